@@ -1,0 +1,30 @@
+//! Bodies of the HTTP API, shared by the controller that answers and the CLI that asks.
+//!
+//! Times are RFC 3339 in UTC; sizes are bytes; durations are seconds with `_seconds` at the end of the name. Inputs refuse unknown members.
+
+mod bundle;
+mod collection;
+mod device;
+mod problem;
+
+pub use bundle::*;
+pub use collection::*;
+pub use device::*;
+pub use problem::*;
+
+use serde::{Deserialize, Serialize};
+
+/// Largest page, in items.
+pub const MAX_PAGE: u32 = 1000;
+/// Page size when none is asked for.
+pub const DEFAULT_PAGE: u32 = 100;
+
+/// A page of a list. `next` is an opaque cursor; absent on the last page.
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Page<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// Give it back as `?after=` for the next page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
