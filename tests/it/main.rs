@@ -1,0 +1,5 @@
+//! Whole-system tests: one program, one module per flow. Each test makes what it needs, on ports and in directories of its own.
+
+mod arrows;
+mod broker_acl;
+mod documents;
