@@ -1,0 +1,19 @@
+//! The rules of Muster without any I/O: what a task may become, what an event means for it, when to try again, when to give up,
+//! and what the uploaded objects are worth.
+//!
+//! * [`task`]: the transition table as data. The check in Rust and the `WHERE` of the database both come from it.
+//! * [`event`]: what can happen to an attempt, and [`event::decide`], the one function that says what follows.
+//! * [`backoff`], [`deadline`]: when the next attempt, the next question and the end of waiting are.
+//! * [`counters`]: the honest sum over the states of a collection.
+//! * [`inspect`]: reads one object (zip, gzip, JSON, text) without trusting a byte of it and in bounded memory.
+//! * [`verdict`]: judges all objects of an attempt: complete, partial, empty or damaged, and what is missing.
+//!
+//! Clocks and randomness are parameters. [`inspect`] reads from a reader it is given and opens nothing itself.
+
+pub mod backoff;
+pub mod counters;
+pub mod deadline;
+pub mod event;
+pub mod inspect;
+pub mod task;
+pub mod verdict;
