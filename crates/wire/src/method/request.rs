@@ -12,7 +12,7 @@ use super::pattern::LinePattern;
 /// Largest request that is read, in bytes.
 pub const MAX_REQUEST_BYTES: usize = 128 * 1024;
 /// Most items in one request; each costs a compiled pattern.
-pub const MAX_ITEMS: usize = 256;
+pub const MAX_ITEMS: usize = 100;
 /// The schema version we send, and the one whose first number must agree.
 pub const SCHEMA_VERSION: &str = "1.0";
 

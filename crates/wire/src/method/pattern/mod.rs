@@ -11,7 +11,7 @@ mod translate;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use fancy_regex::{Regex, RegexBuilder};
+use fancy_regex::{CompileError, Regex, RegexBuilder};
 
 pub use risk::{MAX_BOUNDED_REPEAT, MAX_REPEATS, Risk, risky};
 
@@ -22,9 +22,11 @@ pub const MAX_PATTERN_DEPTH: usize = 40;
 /// Backtracking steps one match may take. Real devices have no limit, and burn.
 pub const BACKTRACK_LIMIT: usize = 100_000;
 /// After so many matches that ran out of steps a [`LinePattern`] gives up for good: it would only burn on.
-pub const MAX_EXHAUSTED_MATCHES: u64 = 1000;
+pub const MAX_EXHAUSTED_MATCHES: u64 = 100;
 /// Size limit of the compiled automata of one pattern, in bytes.
-pub const MAX_COMPILED_BYTES: usize = 4 * 1024 * 1024;
+pub const MAX_COMPILED_BYTES: usize = 8 * 1024 * 1024;
+/// Largest product of nested repeat counts: `(a{50}){50}` has 2500. A step of such a pattern costs that much.
+pub const MAX_REPEAT_PRODUCT: u64 = 10_000;
 
 /// Why a pattern is not used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +40,9 @@ pub enum PatternError {
     /// A .NET regular expression that this implementation does not offer.
     #[error("the pattern uses {0}, which is not supported here")]
     Unsupported(&'static str),
+    /// Over [`MAX_REPEAT_PRODUCT`] or [`MAX_COMPILED_BYTES`].
+    #[error("the pattern is too complex: its repeat counts multiply, or it compiles to too much")]
+    TooComplex,
 }
 
 /// What came of a match.
@@ -61,11 +66,18 @@ fn compile(pattern: &str, ignore_case: bool) -> Result<Regex, PatternError> {
         return Err(PatternError::TooLong(pattern.len()));
     }
     let translated = translate::translate(pattern, ignore_case)?;
-    RegexBuilder::new(&translated)
-        .backtrack_limit(BACKTRACK_LIMIT)
-        .delegate_size_limit(MAX_COMPILED_BYTES)
-        .build()
-        .map_err(|error| PatternError::Invalid(error.to_string()))
+    RegexBuilder::new(&translated).backtrack_limit(BACKTRACK_LIMIT).delegate_size_limit(MAX_COMPILED_BYTES).build().map_err(refusal)
+}
+
+fn refusal(error: fancy_regex::Error) -> PatternError {
+    match &error {
+        fancy_regex::Error::CompileError(inner) => match inner.as_ref() {
+            CompileError::InnerError(built) if built.size_limit().is_some() => PatternError::TooComplex,
+            CompileError::DfaBuildError(..) | CompileError::PatternTooComplex => PatternError::TooComplex,
+            _ => PatternError::Invalid(error.to_string()),
+        },
+        _ => PatternError::Invalid(error.to_string()),
+    }
 }
 
 fn outcome(regex: &Regex, text: &str) -> Outcome {
@@ -305,7 +317,11 @@ mod tests {
         let nested = |depth: usize| "(".repeat(depth) + "a" + &")".repeat(depth);
         assert_eq!(check(&nested(MAX_PATTERN_DEPTH)), Ok(()));
         assert!(check(&nested(MAX_PATTERN_DEPTH + 1)).is_err());
-        assert!(matches!(check(r"(\w{999}){999}"), Err(PatternError::Invalid(_))), "compiled size");
+        assert_eq!(check(r"\w{999}"), Err(PatternError::TooComplex), "compiled size");
+        assert_eq!(check("(?:a{100}){100}"), Ok(()));
+        for pattern in ["(?:a{100}){101}", "(?:b|(?:a{100})?c){101}", "a{10001}", "(a{999}){999}\\1"] {
+            assert_eq!(check(pattern), Err(PatternError::TooComplex), "{pattern}");
+        }
     }
 
     #[test]

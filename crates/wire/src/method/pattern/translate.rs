@@ -1,8 +1,8 @@
 //! Writes the tokens of a .NET pattern in the words of `fancy-regex`.
 
-use super::PatternError;
 use super::class::octal;
 use super::token::{Group, Token, escaped, invalid, read};
+use super::{MAX_REPEAT_PRODUCT, PatternError};
 
 /// `$`: the end, or before a final newline. As the very last thing it may consume the newline, which keeps simple patterns
 /// simple enough for the library's fast engine.
@@ -12,6 +12,9 @@ const LAST_END: &str = r"\n?\z";
 /// The pattern in the library's words.
 pub(super) fn translate(pattern: &str, ignore_case: bool) -> Result<String, PatternError> {
     let tokens = read(pattern, ignore_case)?;
+    if repeat_product(&tokens) > MAX_REPEAT_PRODUCT {
+        return Err(PatternError::TooComplex);
+    }
     let groups = Groups::of(&tokens);
     let mut out = Writer { text: String::with_capacity(pattern.len() * 2), ignores_case: false, open: Vec::new() };
     for (index, token) in tokens.iter().enumerate() {
@@ -50,6 +53,27 @@ pub(super) fn translate(pattern: &str, ignore_case: bool) -> Result<String, Patt
         }
     }
     Ok(out.text)
+}
+
+/// The largest product of repeat counts that stand around one place.
+fn repeat_product(tokens: &[Token]) -> u64 {
+    let mut levels = vec![1_u64];
+    let mut inner = 1;
+    for token in tokens {
+        inner = match token {
+            Token::Open(_) | Token::Condition { .. } => {
+                levels.push(1);
+                1
+            }
+            Token::Close => levels.pop().unwrap_or(1),
+            Token::Repeat { max, .. } => inner.saturating_mul(u64::from(max.unwrap_or(1).max(1))),
+            _ => 1,
+        };
+        if let Some(level) = levels.last_mut() {
+            *level = inner.max(*level);
+        }
+    }
+    levels.into_iter().max().unwrap_or(1)
 }
 
 struct Writer {
