@@ -3,3 +3,5 @@
 mod arrows;
 mod broker_acl;
 mod documents;
+mod example_device;
+mod mosquitto;
