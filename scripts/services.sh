@@ -7,7 +7,7 @@
 # PostgreSQL   a server we may create databases on: MUSTER_TEST_POSTGRES, else 127.0.0.1:5432, else Docker Compose, else Debian's package
 #              with a private cluster of our own (the system's clusters are never touched)
 # Mosquitto    only the program: each test starts its own broker on a free port
-# Azurite      only Node: scripts/azurite.sh installs and starts it
+# Azurite      installed with Node's package manager; each test that wants one starts its own with scripts/azurite.sh
 # Python       a virtual environment with the stranger's clients (scripts/requirements.txt)
 # unzip        judges bundles without our code
 #
@@ -194,6 +194,9 @@ find_node() {
     else
         say node "$(node --version), for Azurite"
     fi
+    # Started once with nobody at its input, so that it installs itself now, and no test has to wait for a registry.
+    scripts/azurite.sh "$(free_port 20100)" --with-stdin </dev/null >"$cache/azurite.log" 2>&1 || die azurite "could not be installed; see $cache/azurite.log"
+    say azurite "$(sed -n 's/^ *"version": "\(.*\)".*/version \1/p' "$cache/azurite/node_modules/azurite/package.json" | head -1), started by the tests themselves"
 }
 
 find_python() {
