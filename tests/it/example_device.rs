@@ -150,8 +150,11 @@ async fn the_example_on_the_page_is_a_device() -> Result<()> {
     let (head, zip) = take_put(&storage).await.with_context(log)?;
     ensure!(head.starts_with("PUT /container/example/python-1/support-bundle.zip?sp=cw&sig=a%2Fb HTTP/1.1"), "{head}");
     ensure!(head.to_lowercase().contains("x-ms-blob-type: blockblob"), "{head}");
-    let mut archive = zip::ZipArchive::new(std::io::Cursor::new(zip))?;
-    ensure!(archive.by_name("manifest.json").is_ok() && archive.by_name("logs/example_log.txt").is_ok());
+    let bundle = directory.path().join("bundle.zip");
+    std::fs::write(&bundle, zip)?;
+    ensure!(Command::new("unzip").arg("-tq").arg(&bundle).output().context("unzip (run `make services`)")?.status.success(), "not a sound zip");
+    let entries = String::from_utf8(Command::new("unzip").arg("-Z1").arg(&bundle).output()?.stdout)?;
+    ensure!(entries.lines().collect::<Vec<_>>() == ["manifest.json", "logs/example_log.txt"], "{entries}");
     let report = heard(&mut controller, "task", |report| report["status"] == "Completed").await.with_context(log)?;
     ensure!(report["correlationId"] == accepted["correlationId"] && report["attempt"] == json!(attempt), "{report}");
 
