@@ -27,8 +27,8 @@ test: services ## What CI runs: check, every test, doctests, documentation, lice
 	@scripts/test.sh
 
 .PHONY: bench
-bench: services ## The floor table: tracked round trips beside raw ones on the same broker, and their ratio
-	@source .cache/services.env && $(CARGO) bench --workspace --locked --bench floor -- $(ARGS)
+bench: services ## The performance table: tracked round trips beside raw ones on the same broker, and their ratio
+	@scripts/bench.sh $(ARGS)
 
 .PHONY: services
 services: ## Find PostgreSQL, Mosquitto, Azurite, Python and unzip for the tests, or start them

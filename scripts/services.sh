@@ -5,7 +5,7 @@
 #   scripts/services.sh stop    stop what this script started, and nothing else
 #
 # PostgreSQL   a server we may create databases on: MUSTER_TEST_POSTGRES, else 127.0.0.1:5432, else Docker Compose, else Debian's package
-#              with a private cluster of our own (the system's clusters are never touched)
+#              with a private cluster of our own (the system's clusters are never touched); and its programs, for the tests that kill one
 # Mosquitto    only the program: each test starts its own broker on a free port
 # Azurite      installed with Node's package manager; each test that wants one starts its own with scripts/azurite.sh
 # Python       a virtual environment with the stranger's clients (scripts/requirements.txt)
@@ -160,14 +160,22 @@ find_postgres() {
             return
         fi
     done
-    # The tests that kill the database start one of their own and need its programs anyway, so an engine is only second choice when they exist.
-    if [[ -z $(pg_bin || true) ]] && docker_runs; then
+    if docker_runs; then
         docker compose up --detach --wait postgres >"$cache/compose.log" 2>&1 || die postgres "docker compose could not start it; its output is in $cache/compose.log"
         postgres_url=postgres://muster:${MUSTER_POSTGRES_PASSWORD:-muster}@127.0.0.1:5432/postgres
-        say postgres "started by Docker Compose at 127.0.0.1:5432"
+        say postgres "started by Docker Compose at 127.0.0.1:5432; make down stops it"
         return
     fi
     pg_start_private
+}
+
+# The tests that kill a database start one of their own, wherever the common one runs.
+find_postgres_programs() {
+    if [[ -z $(pg_bin || true) ]]; then
+        say postgres "its programs are not installed; installing Debian's package"
+        apt_install postgres postgresql
+    fi
+    say postgres "programs in $(pg_bin)"
 }
 
 # --- the others ------------------------------------------------------------------------------------------------------
@@ -225,6 +233,7 @@ find_unzip() {
 start() {
     mkdir -p "$cache"
     find_postgres
+    find_postgres_programs
     find_mosquitto
     find_node
     find_python

@@ -54,6 +54,10 @@ cargo fmt --all --check
 step "lints"
 cargo clippy --workspace --all-targets --locked -- -D warnings
 
+# The whole-system tests start the programs as a user would, so those have to be there first.
+step "programs"
+cargo build --workspace --locked --bins
+
 step "tests"
 if cargo nextest --version >/dev/null 2>&1; then
     cargo nextest run --workspace --locked --profile "$profile" 2>&1 | tee -a "$log"
