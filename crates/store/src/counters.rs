@@ -1,0 +1,104 @@
+//! Honest counters: one statement over the tasks, so that they add up at every instant.
+
+use std::collections::BTreeMap;
+
+use muster_domain::counters::{adds_up, tally};
+use muster_wire::http::Counters;
+use muster_wire::{CollectionId, Reason, TaskState};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::apply::{reason, task_state};
+use crate::connect::Store;
+use crate::dialect::{Row, Tx, Value};
+use crate::error::{StoreError, run};
+use crate::presence::OFFLINE;
+
+/// What there is to count of a collection.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Tasks per state.
+    pub counters: Counters,
+    /// Final tasks per reason.
+    pub reasons: BTreeMap<Reason, u64>,
+    /// Bytes of all bundles.
+    pub bundle_bytes: u64,
+}
+
+fn counting() -> String {
+    format!(
+        "SELECT t.state, CASE WHEN d.id IS NULL THEN 0 ELSE 1 END, CASE WHEN t.state >= {} THEN t.reason ELSE NULL END, count(*) \
+         FROM task t LEFT JOIN device d ON t.state = {} AND d.id = t.device_id AND d.presence = {OFFLINE} \
+         WHERE t.id >= $1 AND t.id <= $2 GROUP BY 1, 2, 3",
+        TaskState::Verified.code(),
+        TaskState::Queued.code(),
+    )
+}
+
+const BYTES: &str = "SELECT CAST(COALESCE(sum(size_bytes), 0) AS bigint) FROM bundle WHERE task_id >= $1 AND task_id <= $2";
+
+fn range(collection: CollectionId) -> [Value<'static>; 2] {
+    let (first, last): (Uuid, Uuid) = collection.task_range();
+    [Value::Id(first), Value::Id(last)]
+}
+
+fn read(collection: CollectionId, targeted: i64, groups: &[Row], bytes: &[Row]) -> Result<Tally, StoreError> {
+    let unsigned = |number: i64| u64::try_from(number).map_err(|_| StoreError::Inconsistent(format!("{collection} counts {number}")));
+    let mut states = Vec::with_capacity(groups.len());
+    let mut reasons = BTreeMap::new();
+    for row in groups {
+        let tasks = unsigned(row.get(3)?)?;
+        states.push((task_state(row.get(0)?)?, row.get::<i32>(1)? == 1, tasks));
+        if let Some(code) = row.get::<Option<i16>>(2)? {
+            *reasons.entry(reason(code)?).or_default() += tasks;
+        }
+    }
+    let counters = tally(unsigned(targeted)?, states);
+    if !adds_up(&counters) {
+        return Err(StoreError::Inconsistent(format!("{collection} targeted {targeted} devices and has {} tasks", counters.sum())));
+    }
+    let bundle_bytes = unsigned(bytes.first().map_or(Ok(0), |row| row.get(0))?)?;
+    Ok(Tally { counters, reasons, bundle_bytes })
+}
+
+pub(crate) async fn tally_in(tx: &mut Tx, collection: CollectionId, targeted: i64) -> Result<Tally, StoreError> {
+    let groups = tx.fetch(&counting(), &range(collection), None).await?;
+    let bytes = tx.fetch(BYTES, &range(collection), None).await?;
+    read(collection, targeted, &groups, &bytes)
+}
+
+impl Store {
+    /// Counts a collection; `None` when there is none with this id.
+    ///
+    /// # Errors
+    /// [`StoreError::Inconsistent`] when the tasks do not add up to what was targeted; otherwise the database's.
+    pub async fn tally(&self, collection: CollectionId) -> Result<Option<Tally>, StoreError> {
+        match self.collection(collection).await? {
+            None => Ok(None),
+            Some(row) => self.tally_of(collection, row.targeted, row.outcome).await.map(Some),
+        }
+    }
+
+    /// The counters of a collection; `None` when there is none with this id.
+    ///
+    /// # Errors
+    /// As [`Store::tally`].
+    pub async fn counters(&self, collection: CollectionId) -> Result<Option<Counters>, StoreError> {
+        Ok(self.tally(collection).await?.map(|tally| tally.counters))
+    }
+
+    /// A closed collection keeps its counters; an open one is counted.
+    pub(crate) async fn tally_of(&self, collection: CollectionId, targeted: u64, outcome: Option<Tally>) -> Result<Tally, StoreError> {
+        if let Some(outcome) = outcome {
+            return Ok(outcome);
+        }
+        let sql = counting();
+        run("counting tasks", || async {
+            let mut reader = self.reader().await?;
+            let groups = reader.fetch(&sql, &range(collection), None).await?;
+            let bytes = reader.fetch(BYTES, &range(collection), None).await?;
+            read(collection, i64::try_from(targeted).unwrap_or(i64::MAX), &groups, &bytes)
+        })
+        .await
+    }
+}

@@ -1,0 +1,202 @@
+//! A collection and all its tasks, in one transaction.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use muster_wire::http::{CollectionRequest, MAX_TEXT_CHARS, TargetView};
+use muster_wire::{CollectionId, DeviceId, Reason, TaskState};
+use time::OffsetDateTime;
+
+use crate::collections::record_event;
+use crate::connect::Store;
+use crate::dialect::{Batch, Tx, Value};
+use crate::error::{StoreError, run};
+use crate::instant::to_ms;
+use crate::text::bounded;
+
+/// Most tasks of one collection.
+pub const MAX_COLLECTION_TASKS: usize = 1_000_000;
+/// Tasks per insert: large enough that the statement costs nothing, small enough that its parameters stay around a megabyte.
+const CHUNK_ROWS: usize = 5_000;
+
+/// A collection to be made.
+#[derive(Debug, Clone)]
+pub struct NewCollection {
+    /// Its id.
+    pub id: CollectionId,
+    /// What is asked of each device.
+    pub request: CollectionRequest,
+    /// How the devices were chosen.
+    pub target: TargetView,
+    /// Why, in words.
+    pub reason: Option<String>,
+    /// Support case.
+    pub case: Option<String>,
+    /// Who asks.
+    pub created_by: String,
+    /// When.
+    pub created_at: OffsetDateTime,
+    /// After this, what is not done expires.
+    pub expires_at: OffsetDateTime,
+    /// Time for one attempt.
+    pub attempt_timeout: Duration,
+    /// Attempts per task.
+    pub max_attempts: u8,
+    /// Most devices asked at the same time.
+    pub in_flight: u32,
+    /// Makes a repeated request find the collection it made before.
+    pub idempotency: Option<Idempotency>,
+    /// The devices, each once; the place in this list is the ordinal of the task.
+    pub tasks: Vec<NewTask>,
+}
+
+/// One device of a new collection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewTask {
+    /// The device.
+    pub device: DeviceId,
+    /// Why it is skipped at once, if it is.
+    pub skip: Option<Reason>,
+}
+
+/// A key that a client gave its request, and a digest of the request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Idempotency {
+    /// The key; unique per creator.
+    pub key: String,
+    /// Digest of the body.
+    pub body_sha256: String,
+}
+
+/// What became of a new collection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Created {
+    /// It was made.
+    New,
+    /// The same request came before and made this one.
+    Repeated(CollectionId),
+    /// The key was used before with another body, for this one.
+    KeyReused(CollectionId),
+}
+
+impl Store {
+    /// Makes a collection with all its tasks, or nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Misuse`] for a device named twice or more than [`MAX_COLLECTION_TASKS`]; otherwise the database's.
+    pub async fn create_collection(&self, new: &NewCollection) -> Result<Created, StoreError> {
+        if new.tasks.len() > MAX_COLLECTION_TASKS {
+            return Err(StoreError::Misuse(format!(
+                "a collection has at most {MAX_COLLECTION_TASKS} tasks, this one has {}",
+                new.tasks.len()
+            )));
+        }
+        let mut seen = HashSet::with_capacity(new.tasks.len());
+        if let Some(task) = new.tasks.iter().find(|task| !seen.insert(&task.device)) {
+            return Err(StoreError::Misuse(format!("device {} is named twice in one collection", task.device)));
+        }
+        drop(seen);
+        run("creating a collection", || async {
+            let mut tx = self.begin().await?;
+            let created = insert_collection(&mut tx, new).await?;
+            if created == Created::New {
+                for (chunk, tasks) in new.tasks.chunks(CHUNK_ROWS).enumerate() {
+                    insert_tasks(&mut tx, new.id, chunk * CHUNK_ROWS, tasks, new.created_at).await?;
+                }
+                let skipped = new.tasks.iter().filter(|task| task.skip.is_some()).count();
+                let detail = serde_json::json!({ "targeted": new.tasks.len(), "skipped": skipped });
+                record_event(&mut tx, new.id, new.created_at, &new.created_by, "created", &detail).await?;
+                tx.commit().await?;
+            }
+            Ok(created)
+        })
+        .await
+    }
+}
+
+async fn insert_collection(tx: &mut Tx, new: &NewCollection) -> Result<Created, StoreError> {
+    const SQL: &str = "INSERT INTO collection (id, last_task, kind, request, target, attempt_timeout_ms, max_attempts, attempt_limit, in_flight, \
+        targeted, reason, case_id, created_by, created_at, expires_at, idempotency_key, body_sha256) \
+        VALUES ($1, $2, $3, $4, $5, $6, CAST($7 AS smallint), CAST($7 AS smallint), $8, $9, $10, $11, $12, $13, $14, $15, $16) \
+        ON CONFLICT (created_by, idempotency_key) DO NOTHING";
+    let json = |error: serde_json::Error| StoreError::Misuse(format!("the request could not be written as JSON: {error}"));
+    let request = serde_json::to_string(&new.request).map_err(json)?;
+    let target = serde_json::to_string(&new.target).map_err(json)?;
+    let clean = |text: &'_ Option<String>| text.as_deref().map(|text| bounded(text, MAX_TEXT_CHARS).into_owned());
+    let (reason, case) = (clean(&new.reason), clean(&new.case));
+    let creator = bounded(&new.created_by, MAX_TEXT_CHARS);
+    let key = new.idempotency.as_ref().map(|idempotency| bounded(&idempotency.key, MAX_TEXT_CHARS));
+    let targeted = i64::try_from(new.tasks.len()).expect("bounded by MAX_COLLECTION_TASKS");
+    let last = u32::try_from(new.tasks.len().saturating_sub(1)).expect("bounded by MAX_COLLECTION_TASKS");
+    let written = tx
+        .execute(
+            SQL,
+            &[
+                Value::Id(new.id.uuid()),
+                Value::Id(new.id.task(last).uuid()),
+                Value::Text(new.request.kind()),
+                Value::Text(&request),
+                Value::Text(&target),
+                Value::Number(i64::try_from(new.attempt_timeout.as_millis()).unwrap_or(i64::MAX)),
+                Value::Number(i64::from(new.max_attempts)),
+                Value::Number(i64::from(new.in_flight)),
+                Value::Number(targeted),
+                Value::MaybeText(reason.as_deref()),
+                Value::MaybeText(case.as_deref()),
+                Value::Text(&creator),
+                Value::Number(to_ms(new.created_at)),
+                Value::Number(to_ms(new.expires_at)),
+                Value::MaybeText(key.as_deref()),
+                Value::MaybeText(new.idempotency.as_ref().map(|i| i.body_sha256.as_str())),
+            ],
+            None,
+        )
+        .await?;
+    let Some(idempotency) = new.idempotency.as_ref().filter(|_| written == 0) else {
+        return Ok(Created::New);
+    };
+    let rows = tx
+        .fetch(
+            "SELECT id, body_sha256 FROM collection WHERE created_by = $1 AND idempotency_key = $2",
+            &[Value::Text(&creator), Value::MaybeText(key.as_deref())],
+            None,
+        )
+        .await?;
+    let row = rows.first().ok_or_else(|| StoreError::Inconsistent(format!("key {:?} is taken by no collection", idempotency.key)))?;
+    let id: uuid::Uuid = row.get(0)?;
+    let id = CollectionId::from_uuid(id).ok_or_else(|| StoreError::Inconsistent(format!("collection id {id}")))?;
+    let same = row.get::<Option<String>>(1)?.as_deref() == Some(&idempotency.body_sha256);
+    Ok(if same { Created::Repeated(id) } else { Created::KeyReused(id) })
+}
+
+async fn insert_tasks(
+    tx: &mut Tx,
+    collection: CollectionId,
+    first: usize,
+    tasks: &[NewTask],
+    at: OffsetDateTime,
+) -> Result<(), StoreError> {
+    let first = u32::try_from(first).expect("bounded by MAX_COLLECTION_TASKS");
+    let ids = || (first..).zip(tasks);
+    let batch = Batch::default()
+        .ids("id", ids().map(|(n, _)| collection.task(n).uuid()))
+        .texts("device", tasks.iter().map(|t| Some(t.device.as_str())));
+    let queued = TaskState::Queued.code();
+    let written = if tasks.iter().all(|task| task.skip.is_none()) {
+        let sql = format!("INSERT INTO task (id, device_id, state) SELECT v.id, v.device, {queued} FROM [[v]]");
+        tx.execute(&sql, &[], Some(&batch)).await?
+    } else {
+        let skipped = TaskState::Skipped.code();
+        let batch = batch.smalls("reason", tasks.iter().map(|task| task.skip.map(Reason::code)));
+        let sql = format!(
+            "INSERT INTO task (id, device_id, state, reason, finished_at) \
+             SELECT v.id, v.device, CASE WHEN v.reason IS NULL THEN {queued} ELSE {skipped} END, v.reason, CASE WHEN v.reason IS NULL THEN NULL ELSE $1 END FROM [[v]]"
+        );
+        tx.execute(&sql, &[Value::Number(to_ms(at))], Some(&batch)).await?
+    };
+    if written == tasks.len() as u64 {
+        Ok(())
+    } else {
+        Err(StoreError::Inconsistent(format!("{written} of {} tasks were inserted", tasks.len())))
+    }
+}

@@ -1,0 +1,66 @@
+//! The durable truth of Muster: the only crate that knows there is a database.
+//!
+//! # What is durable, and why
+//!
+//! * **collection**: who asked for what, why, and until when. Immutable but for its end (cancelled, closed) and its final counters.
+//! * **task**: one row per collection and device, the state machine. It moves only by updates that name the states it may come from
+//!   ([`muster_domain::task::sources`]), and only for the attempt and device they speak of.
+//! * **attempt**: attempts that ended and were followed by another. The current one is part of its task.
+//! * **device**: the registry, as births, wills and answers tell it. **device_slot**: which device is at work on which bundle, and until when.
+//! * **bundle**: what was sealed; written in the transaction that makes its task verified.
+//! * **collection_event**: what people did to a collection.
+//!
+//! Not durable: which messages are on their way. A task says `dispatched` before its request leaves; whatever is lost after that runs into
+//! the task's lease, and [`Store::take_silent`] hands it to whoever asks next.
+//!
+//! # How it is fast
+//!
+//! All tasks of a collection are one range of the primary key, so nothing is looked up by state and no index is written when a state
+//! changes. Every call takes a batch and is one transaction with a fixed number of statements; a batch is a single parameter list
+//! (`dialect.rs`) and never a loop over rows. Several steps of one task in one batch are folded, so that each row is written once.
+//!
+//! # Outcomes
+//!
+//! A step that does not apply is an answer ([`StepOutcome`]), not an error. An error is a database that cannot be asked
+//! ([`StoreError::is_transient`]), a row that makes no sense, or a caller that broke a rule.
+
+mod apply;
+mod bundles;
+mod claim;
+mod collections;
+mod connect;
+mod counters;
+mod create;
+mod devices;
+mod dialect;
+pub mod entity;
+mod error;
+mod fold;
+mod instant;
+mod lease;
+mod lifecycle;
+mod presence;
+mod recover;
+mod rerun;
+mod seal;
+mod tasks;
+mod text;
+
+pub use apply::{MAX_STEPS, Step, StepOutcome};
+pub use bundles::{BundleFilter, BundleRecord};
+pub use claim::{ClaimBatch, ClaimRequest, ClaimedTask, MAX_CLAIM};
+pub use collections::{Collection, CollectionEvent, CollectionFilter};
+pub use connect::{DEFAULT_CONNECTIONS, SchemaState, Store, StoreOptions};
+pub use counters::Tally;
+pub use create::{Created, Idempotency, MAX_COLLECTION_TASKS, NewCollection, NewTask};
+pub use devices::{DeviceFilter, KnownDevice};
+pub use dialect::Dialect;
+pub use error::{Failure, MAX_CONFLICT_RETRIES, StoreError};
+pub use lease::Looking;
+pub use lifecycle::Cancelled;
+pub use presence::{Birth, MAX_PRESENCE_BATCH};
+pub use recover::{OpenTask, OpenTasks, TakeRequest};
+pub use rerun::{RERUN_BY_DEFAULT, Reran, Rerun};
+pub use seal::Seal;
+pub use tasks::TaskFilter;
+pub use text::{MAX_CORRELATION_ID_CHARS, MAX_DETAIL_CHARS};

@@ -1,0 +1,147 @@
+//! The end of collections: expiry, cancellation, closing.
+
+use muster_wire::{CollectionId, Reason, TaskState};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::apply::source_list;
+use crate::collections::{collection_id, record_event};
+use crate::connect::Store;
+use crate::counters::tally_in;
+use crate::dialect::{Batch, Tx, Value};
+use crate::error::{StoreError, run};
+use crate::instant::to_ms;
+use crate::presence::OFFLINE;
+
+/// What a cancellation did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancelled {
+    /// So many tasks were cancelled; the others were already final.
+    Done {
+        /// Tasks.
+        tasks: u64,
+    },
+    /// It was cancelled before.
+    Already,
+    /// All its tasks were final; nothing was left to cancel.
+    Finished,
+    /// There is no such collection.
+    Unknown,
+}
+
+impl Store {
+    /// Expires what has not been uploaded, because the collection's time is over. A task still queued whose device is known to be offline
+    /// says so. Returns how many tasks expired; uploads that wait for judgement are left to be judged.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn expire(&self, collection: CollectionId, now: OffsetDateTime) -> Result<u64, StoreError> {
+        let (first, last) = collection.task_range();
+        let sql = format!(
+            "UPDATE task SET state = {}, owner = NULL, lease_until = NULL, finished_at = $1, detail = NULL, reason = \
+             CASE WHEN state = {} AND COALESCE((SELECT d.presence FROM device d WHERE d.id = task.device_id), 0) = {OFFLINE} THEN {} ELSE {} END \
+             WHERE id >= $2 AND id <= $3 AND state IN ({})",
+            TaskState::Expired.code(),
+            TaskState::Queued.code(),
+            Reason::DeviceOffline.code(),
+            Reason::DeadlinePassed.code(),
+            source_list(TaskState::Expired),
+        );
+        run("expiring tasks", || async {
+            let mut tx = self.begin().await?;
+            let expired = tx.execute(&sql, &[Value::Number(to_ms(now)), Value::Id(first), Value::Id(last)], None).await?;
+            tx.commit().await?;
+            Ok(expired)
+        })
+        .await
+    }
+
+    /// Cancels all tasks that are not final, in one transaction: afterwards none of this collection can be claimed or sealed.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn cancel_collection(&self, collection: CollectionId, who: &str, now: OffsetDateTime) -> Result<Cancelled, StoreError> {
+        let (first, last) = collection.task_range();
+        let sql = format!(
+            "UPDATE task SET state = {}, reason = {}, detail = NULL, owner = NULL, lease_until = NULL, finished_at = $1 \
+             WHERE id >= $2 AND id <= $3 AND state IN ({})",
+            TaskState::Cancelled.code(),
+            Reason::CancelledByUser.code(),
+            source_list(TaskState::Cancelled),
+        );
+        run("cancelling a collection", || async {
+            let mut tx = self.begin().await?;
+            let marked = tx
+                .execute(
+                    "UPDATE collection SET cancelled_at = $1 WHERE id = $2 AND cancelled_at IS NULL AND closed_at IS NULL",
+                    &[Value::Number(to_ms(now)), Value::Id(first)],
+                    None,
+                )
+                .await?;
+            if marked == 0 {
+                let rows = tx.fetch("SELECT cancelled_at FROM collection WHERE id = $1", &[Value::Id(first)], None).await?;
+                return Ok(match rows.first().map(|row| row.get::<Option<i64>>(0)).transpose()? {
+                    None => Cancelled::Unknown,
+                    Some(None) => Cancelled::Finished,
+                    Some(Some(_)) => Cancelled::Already,
+                });
+            }
+            let tasks = tx.execute(&sql, &[Value::Number(to_ms(now)), Value::Id(first), Value::Id(last)], None).await?;
+            record_event(&mut tx, collection, now, who, "cancelled", &serde_json::json!({ "tasks": tasks })).await?;
+            tx.commit().await?;
+            Ok(Cancelled::Done { tasks })
+        })
+        .await
+    }
+
+    /// Closes the open collections whose tasks are all final and keeps their final counters, so that lists of old collections cost nothing.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn close_finished(&self, now: OffsetDateTime) -> Result<Vec<CollectionId>, StoreError> {
+        run("closing collections", || async {
+            // Looked for without a lock first: most of the time there is none, and then nothing is written.
+            let done = format!("SELECT c.id FROM collection c WHERE c.closed_at IS NULL AND {ALL_FINAL} ORDER BY c.id");
+            let candidates = self.reader().await?.fetch(&done, &[], None).await?;
+            let candidates = candidates.iter().map(|row| row.get(0)).collect::<Result<Vec<Uuid>, _>>()?;
+            if candidates.is_empty() {
+                return Ok(Vec::new());
+            }
+            let mut tx = self.begin().await?;
+            let closed = close_in(&mut tx, &candidates, now).await?;
+            tx.commit().await?;
+            Ok(closed)
+        })
+        .await
+    }
+}
+
+// States from 4 on are final; a test beside the steps holds that.
+const ALL_FINAL: &str =
+    "(SELECT t.id FROM task t WHERE t.id >= c.id AND t.id <= c.last_task AND t.state < 4 ORDER BY t.id LIMIT 1) IS NULL";
+
+async fn close_in(tx: &mut Tx, candidates: &[Uuid], now: OffsetDateTime) -> Result<Vec<CollectionId>, StoreError> {
+    // A rerun takes the row of its collection before it touches tasks. With the row in our hand the tasks stay final, but they may have
+    // been requeued just before: so look again.
+    let batch = Batch::default().ids("id", candidates.iter().copied());
+    let locked = "SELECT c.id FROM collection c JOIN [[v]] ON v.id = c.id WHERE c.closed_at IS NULL ORDER BY c.id [[lock c]]";
+    let rows = tx.fetch(locked, &[], Some(&batch)).await?;
+    let ids = rows.iter().map(|row| row.get(0)).collect::<Result<Vec<Uuid>, _>>()?;
+    let batch = Batch::default().ids("id", ids);
+    let still = format!("SELECT c.id, c.targeted FROM collection c JOIN [[v]] ON v.id = c.id WHERE {ALL_FINAL} ORDER BY c.id");
+    let mut closed = Vec::new();
+    for row in tx.fetch(&still, &[], Some(&batch)).await? {
+        let collection = collection_id(row.get(0)?)?;
+        let outcome = tally_in(tx, collection, row.get(1)?).await?;
+        let outcome =
+            serde_json::to_string(&outcome).map_err(|error| StoreError::Inconsistent(format!("counters of {collection}: {error}")))?;
+        tx.execute(
+            "UPDATE collection SET closed_at = $1, outcome = $2 WHERE id = $3",
+            &[Value::Number(to_ms(now)), Value::Text(&outcome), Value::Id(collection.uuid())],
+            None,
+        )
+        .await?;
+        closed.push(collection);
+    }
+    Ok(closed)
+}

@@ -1,0 +1,135 @@
+//! Running tasks again inside their collection: their end becomes history, and they are queued once more.
+
+use muster_wire::{CollectionId, Reason, TaskState};
+use time::OffsetDateTime;
+
+use crate::collections::record_event;
+use crate::connect::Store;
+use crate::dialect::{Tx, Value};
+use crate::error::{StoreError, run};
+use crate::instant::to_ms;
+
+/// What is run again when no reasons are named. Cancelled and skipped tasks ended on purpose: they are run again only by naming why they
+/// ended.
+pub const RERUN_BY_DEFAULT: [TaskState; 3] = [TaskState::Failed, TaskState::Refused, TaskState::Expired];
+
+/// Tasks per statement.
+const CHUNK_ROWS: usize = 5_000;
+
+/// Which tasks to run again.
+#[derive(Debug, Clone)]
+pub struct Rerun<'a> {
+    /// Of this collection.
+    pub collection: CollectionId,
+    /// Who asks.
+    pub who: &'a str,
+    /// Only tasks that ended for one of these; [`RERUN_BY_DEFAULT`] when empty.
+    pub reasons: &'a [Reason],
+    /// New end of the collection; it never moves to an earlier time.
+    pub expires_at: OffsetDateTime,
+    /// The time.
+    pub now: OffsetDateTime,
+}
+
+/// What a rerun did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reran {
+    /// So many tasks are queued again; with 0 nothing was changed.
+    Done {
+        /// Tasks.
+        tasks: u64,
+    },
+    /// There is no such collection.
+    Unknown,
+}
+
+impl Store {
+    /// Queues ended tasks again. The collection is open again, no longer cancelled, and allows its attempts anew.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn rerun(&self, rerun: &Rerun<'_>) -> Result<Reran, StoreError> {
+        run("running tasks again", || async {
+            let mut tx = self.begin().await?;
+            let outcome = rerun_in(&mut tx, rerun).await?;
+            if matches!(outcome, Reran::Done { tasks } if tasks > 0) {
+                tx.commit().await?;
+            }
+            Ok(outcome)
+        })
+        .await
+    }
+}
+
+fn list(codes: impl Iterator<Item = i16>) -> String {
+    codes.map(|code| code.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+async fn rerun_in(tx: &mut Tx, rerun: &Rerun<'_>) -> Result<Reran, StoreError> {
+    let (first, last) = rerun.collection.task_range();
+    let limit = i16::from(muster_wire::ids::MAX_ATTEMPTS);
+    let which = if rerun.reasons.is_empty() {
+        format!("state IN ({})", list(RERUN_BY_DEFAULT.iter().map(|state| state.code())))
+    } else {
+        let ended = TaskState::ALL.iter().filter(|state| state.is_final() && **state != TaskState::Verified);
+        format!("state IN ({}) AND reason IN ({})", list(ended.map(|state| state.code())), list(rerun.reasons.iter().map(|r| r.code())))
+    };
+    // First the collection's row, then the tasks: see `close_in`.
+    let larger = tx.dialect().larger("expires_at", "$1");
+    let values = [Value::Number(to_ms(rerun.expires_at)), Value::Id(first)];
+    let sql = format!("UPDATE collection SET closed_at = NULL, cancelled_at = NULL, outcome = NULL, expires_at = {larger} WHERE id = $2");
+    if tx.execute(&sql, &values, None).await? == 0 {
+        return Ok(Reran::Unknown);
+    }
+    // The id of the ended attempt is the task's id with the attempt's number in the last byte; only the program can write that down, so the
+    // ids travel.
+    let rows = tx
+        .fetch(
+            &format!("SELECT id, attempt FROM task WHERE id >= $1 AND id <= $2 AND {which} AND attempt < {limit} ORDER BY id"),
+            &[Value::Id(first), Value::Id(last)],
+            None,
+        )
+        .await?;
+    let mut attempts = Vec::with_capacity(rows.len());
+    let mut highest = 0;
+    for row in &rows {
+        let task = crate::apply::task_id(row.get(0)?)?;
+        let number = crate::apply::attempt_number(row.get(1)?)?;
+        highest = highest.max(number);
+        attempts.push((task, number));
+    }
+    let mut tasks = 0;
+    for chunk in attempts.chunks(CHUNK_ROWS) {
+        tasks += requeue(tx, rerun, &which, chunk).await?;
+    }
+    if tasks == 0 {
+        return Ok(Reran::Done { tasks });
+    }
+    // Never lower: other tasks may already be at a higher attempt.
+    let allowed =
+        tx.dialect().larger("attempt_limit", &format!("CASE WHEN $1 + max_attempts > {limit} THEN {limit} ELSE $1 + max_attempts END"));
+    let values = [Value::Number(i64::from(highest)), Value::Id(first)];
+    tx.execute(&format!("UPDATE collection SET attempt_limit = {allowed} WHERE id = $2"), &values, None).await?;
+    let reasons: Vec<&str> = rerun.reasons.iter().map(|reason| reason.as_str()).collect();
+    let detail = serde_json::json!({ "tasks": tasks, "reasons": reasons });
+    record_event(tx, rerun.collection, rerun.now, rerun.who, "rerun", &detail).await?;
+    Ok(Reran::Done { tasks })
+}
+
+async fn requeue(tx: &mut Tx, rerun: &Rerun<'_>, which: &str, chunk: &[(muster_wire::TaskId, u8)]) -> Result<u64, StoreError> {
+    let batch = crate::dialect::Batch::default()
+        .ids("id", chunk.iter().map(|(task, _)| task.uuid()))
+        .ids("attempt_id", chunk.iter().map(|(task, number)| if *number == 0 { task.uuid() } else { task.attempt(*number).uuid() }))
+        .smalls("attempt", chunk.iter().map(|(_, number)| Some(i16::from(*number))));
+    // A task that was never sent leaves no attempt behind; one that was requeued and then expired has its last attempt there already.
+    let history = "INSERT INTO attempt (id, state, reason, detail, correlation_id, dispatched_at, accepted_at, uploaded_at, ended_at) \
+         SELECT v.attempt_id, t.state, t.reason, t.detail, t.correlation_id, t.dispatched_at, t.accepted_at, t.uploaded_at, COALESCE(t.finished_at, $1) \
+         FROM [[v]] JOIN task t ON t.id = v.id WHERE v.attempt > 0 ON CONFLICT (id) DO NOTHING";
+    tx.execute(history, &[Value::Number(to_ms(rerun.now))], Some(&batch)).await?;
+    let update = format!(
+        "UPDATE task SET state = {}, not_before = 0, finished_at = NULL, owner = NULL, lease_until = NULL FROM [[v]] \
+         WHERE task.id = v.id AND task.attempt = v.attempt AND {which}",
+        TaskState::Queued.code()
+    );
+    tx.execute(&update, &[], Some(&batch)).await
+}

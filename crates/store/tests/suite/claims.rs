@@ -1,0 +1,177 @@
+//! Claims: never twice, never two bundles on one device, each task looked at once.
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use muster_store::{Birth, ClaimRequest};
+use muster_wire::presence::Presence;
+use muster_wire::{Reason, TaskState};
+
+use crate::harness::*;
+
+on_both! {
+    /// Four claimers over one collection share it out without a rest and without a double.
+    async fn concurrent_claimers_never_get_the_same_task(db) {
+        const TASKS: usize = 2_000;
+        let collection = db.collection(TASKS).await;
+        let claimers: Vec<_> = (0..4)
+            .map(|n| {
+                let store = db.store.clone();
+                tokio::spawn(async move {
+                    let owner = format!("controller-{n}");
+                    let mut mine = Vec::new();
+                    let mut empty = 0;
+                    // Rows another claimer has in hand are passed over, so one empty look is not the end.
+                    while empty < 3 {
+                        let mut after = None;
+                        loop {
+                            let request = ClaimRequest { owner: &owner, after, ..claim_request(collection, 37) };
+                            let batch = store.claim(&request).await.expect("a claim");
+                            empty = if batch.tasks.is_empty() { empty + 1 } else { 0 };
+                            mine.extend(batch.tasks);
+                            after = batch.scanned_to;
+                            if after.is_none() {
+                                break;
+                            }
+                        }
+                    }
+                    mine
+                })
+            })
+            .collect();
+        let mut all = Vec::new();
+        for claimer in claimers {
+            all.extend(claimer.await.expect("no panic").into_iter().map(|task| task.attempt));
+        }
+        assert_eq!(all.len(), TASKS);
+        assert_eq!(all.iter().collect::<HashSet<_>>().len(), TASKS);
+        assert!(all.iter().all(|attempt| attempt.number() == 1));
+    }
+
+    /// Two collections over the same devices, several claimers: at most one bundle per device at a time.
+    async fn one_bundle_per_device(db) {
+        const DEVICES: usize = 300;
+        let collections = [db.collection(DEVICES).await, db.collection(DEVICES).await, db.collection(DEVICES).await];
+        let claimers: Vec<_> = (0..6)
+            .map(|n| {
+                let store = db.store.clone();
+                tokio::spawn(async move {
+                    let request = ClaimRequest { device_until: Some(NOW + MINUTE), ..claim_request(collections[n % 3], 40) };
+                    let mut mine = Vec::new();
+                    for _ in 0..20 {
+                        mine.extend(store.claim(&request).await.expect("a claim").tasks);
+                    }
+                    mine
+                })
+            })
+            .collect();
+        let mut per_device: BTreeMap<_, u32> = BTreeMap::new();
+        for claimer in claimers {
+            for task in claimer.await.expect("no panic") {
+                *per_device.entry(task.device).or_default() += 1;
+            }
+        }
+        assert!(per_device.values().all(|&bundles| bundles == 1), "{per_device:?}");
+        assert!(!per_device.is_empty());
+    }
+
+    /// A device is free again when it is done, when its attempt was given up, and not before.
+    async fn a_device_is_freed_by_its_end_or_by_time(db) {
+        let first = db.collection(1).await;
+        let second = db.collection(1).await;
+        let ask = |collection, now| ClaimRequest { device_until: Some(now + MINUTE), now, lease_until: now + MINUTE / 2, ..claim_request(collection, 10) };
+        let claimed = db.store.claim(&ask(first, NOW)).await.expect("a claim").tasks;
+        let refused = db.store.claim(&ask(second, NOW)).await.expect("a claim");
+        assert_eq!((refused.tasks.len(), refused.busy), (0, 1));
+        assert_eq!(db.state(second.task(0)).await, TaskState::Queued, "left as it was");
+
+        // The device has begun: that frees nothing, whatever the step says, and nor does a new lease move the end.
+        let mut accepted = step(claimed[0].attempt, TaskState::Accepted);
+        (accepted.lease_until, accepted.releases_slot) = (Some(NOW + MINUTE / 3), true);
+        db.store.apply(&[accepted]).await.expect("applied");
+        assert_eq!(db.store.claim(&ask(second, NOW + MINUTE / 2)).await.expect("a claim").busy, 1);
+
+        // The task is over, but the device was not heard: it may still be at work.
+        db.store.apply(&[step(claimed[0].attempt, TaskState::Cancelled)]).await.expect("applied");
+        assert_eq!(db.store.claim(&ask(second, NOW + MINUTE / 2)).await.expect("a claim").busy, 1);
+        // It says it is done: that frees it, although the step comes too late for the task.
+        let mut done = step(claimed[0].attempt, TaskState::Uploaded).by(device(0));
+        done.releases_slot = true;
+        let mut foreign = done.clone();
+        foreign.device = Some(device(7));
+        db.store.apply(&[foreign]).await.expect("applied");
+        assert_eq!(db.store.claim(&ask(second, NOW + MINUTE / 2)).await.expect("a claim").busy, 1, "not by somebody else's word");
+        db.store.apply(&[done]).await.expect("applied");
+        let claimed = db.store.claim(&ask(second, NOW + MINUTE / 2)).await.expect("a claim").tasks;
+        assert_eq!(claimed.len(), 1);
+
+        // And time frees it without a word.
+        let third = db.collection(1).await;
+        assert_eq!(db.store.claim(&ask(third, NOW + MINUTE / 2 + MINUTE - Duration::from_millis(1))).await.expect("a claim").busy, 1);
+        assert_eq!(db.store.claim(&ask(third, NOW + MINUTE / 2 + MINUTE)).await.expect("a claim").tasks.len(), 1);
+    }
+
+    /// With the cursor, no call looks at what an earlier one has seen.
+    async fn the_cursor_walks_a_collection_once(db) {
+        let collection = db.collection(250).await;
+        let mut after = None;
+        let mut seen = Vec::new();
+        let mut calls = 0;
+        loop {
+            let batch = db.store.claim(&ClaimRequest { after, ..claim_request(collection, 100) }).await.expect("a claim");
+            calls += 1;
+            assert!(batch.tasks.windows(2).all(|pair| pair[0].attempt < pair[1].attempt), "in order");
+            assert!(batch.tasks.iter().all(|task| after.is_none_or(|after| task.attempt.task() > after)));
+            seen.extend(batch.tasks);
+            after = batch.scanned_to;
+            // Queued again behind the cursor: not for this walk.
+            if let Some(first) = seen.first().filter(|_| calls == 1) {
+                db.store.apply(&[step(first.attempt, TaskState::Queued)]).await.expect("applied");
+            }
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!((calls, seen.len()), (3, 250));
+        assert_eq!(db.claim(collection, 100).await.len(), 1, "the next walk finds it");
+    }
+
+    /// Offline devices wait; unknown ones are tried; what the birth said comes with the claim.
+    async fn presence_decides_who_is_asked(db) {
+        let collection = db.collection(4).await;
+        let old = Presence::parse(br#"{"online":true,"proto":["1.0-311"],"methods":["pingpong"],"started":"2026-11-21T11:59:00Z"}"#).expect("a birth");
+        db.store
+            .record_births(&[
+                Birth { device: device(0), presence: birth(), at: NOW, retained: false },
+                Birth { device: device(1), presence: old, at: NOW, retained: false },
+            ])
+            .await
+            .expect("recorded");
+        db.store.record_offline(&[(device(2), NOW)]).await.expect("recorded");
+        let claimed = db.claim(collection, 10).await;
+        assert_eq!(claimed.iter().map(|task| task.attempt.task().ordinal()).collect::<Vec<_>>(), [0, 1, 3]);
+        assert_eq!((claimed[0].wants_311, claimed[0].method_listed), (false, Some(true)));
+        assert_eq!((claimed[1].wants_311, claimed[1].method_listed), (true, Some(false)), "pingpong is not ping");
+        assert_eq!(claimed[1].agent_started, Some(NOW - MINUTE));
+        assert_eq!((claimed[2].wants_311, claimed[2].method_listed), (false, None));
+        let counters = db.store.counters(collection).await.expect("counted").expect("there");
+        assert_eq!((counters.waiting, counters.queued, counters.dispatched), (1, 0, 3));
+
+        db.store.record_seen(&[(device(2), NOW + MINUTE)]).await.expect("recorded");
+        assert_eq!(db.claim(collection, 10).await.len(), 1, "a sign of life ends the waiting");
+    }
+
+    /// Skipped, finished and foreign tasks are never claimed; attempts have an end.
+    async fn only_what_is_queued_is_claimed(db) {
+        let mut new = new_collection(&devices(3));
+        new.tasks[1].skip = Some(Reason::MethodUnsupported);
+        db.store.create_collection(&new).await.expect("a collection");
+        let other = db.collection(3).await;
+        assert_eq!(db.claim(new.id, 10).await.len(), 2);
+        assert!(db.claim(new.id, 10).await.is_empty());
+        db.sql("UPDATE task SET attempt = 255").await;
+        assert!(db.claim(other, 10).await.is_empty(), "no number is left for another attempt");
+        db.sql("UPDATE task SET attempt = 254").await;
+        assert_eq!(db.claim(other, 10).await[0].attempt.number(), 255);
+    }
+}

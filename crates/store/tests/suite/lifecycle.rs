@@ -1,0 +1,132 @@
+//! Expiry, cancellation, closing, running again.
+
+use muster_store::{Cancelled, Reran, Rerun, StepOutcome};
+use muster_wire::http::CollectionState;
+use muster_wire::{CollectionId, Reason, TaskState};
+
+use crate::harness::*;
+
+on_both! {
+    /// Time is over: what is not uploaded expires, and says whether the device was away.
+    async fn expiry_says_why(db) {
+        let collection = db.collection(8).await;
+        let other = db.collection(1).await;
+        db.store.record_offline(&[(device(0), NOW), (device(2), NOW)]).await.expect("recorded");
+        for (n, state) in [TaskState::Queued, TaskState::Queued, TaskState::Dispatched, TaskState::Accepted, TaskState::Uploaded, TaskState::Verified, TaskState::Failed, TaskState::Skipped]
+            .into_iter()
+            .enumerate()
+        {
+            db.force(collection.task(n as u32), state).await;
+        }
+        assert_eq!(db.store.expire(collection, NOW + 60 * MINUTE).await.expect("expired"), 4);
+        let reason = async |n: u32| {
+            let task = db.store.task(collection.task(n)).await.expect("a read").expect("there").task;
+            (task.state, task.reason)
+        };
+        assert_eq!(reason(0).await, (TaskState::Expired, Some(Reason::DeviceOffline)));
+        assert_eq!(reason(1).await, (TaskState::Expired, Some(Reason::DeadlinePassed)));
+        assert_eq!(reason(2).await, (TaskState::Expired, Some(Reason::DeadlinePassed)), "it was sent");
+        assert_eq!(reason(3).await, (TaskState::Expired, Some(Reason::DeadlinePassed)));
+        assert_eq!(reason(4).await.0, TaskState::Uploaded, "left to be judged");
+        assert_eq!(db.state(other.task(0)).await, TaskState::Queued, "nobody else's");
+        assert_eq!(db.store.expire(collection, NOW + 60 * MINUTE).await.expect("again"), 0);
+    }
+
+    /// Cancelled is cancelled: nothing can be claimed, answered or sealed afterwards.
+    async fn cancelling_ends_everything_open(db) {
+        let collection = db.collection(4).await;
+        let claimed = db.claim(collection, 2).await;
+        db.store.apply(&[step(claimed[0].attempt, TaskState::Verified)]).await.expect("applied");
+        assert_eq!(db.store.cancel_collection(collection, "ada", NOW).await.expect("cancelled"), Cancelled::Done { tasks: 3 });
+        assert_eq!(db.store.cancel_collection(collection, "ada", NOW).await.expect("answered"), Cancelled::Already);
+        assert_eq!(db.store.cancel_collection(CollectionId::new(), "ada", NOW).await.expect("answered"), Cancelled::Unknown);
+        assert!(db.claim(collection, 9).await.is_empty());
+        let late = db.store.apply(&[step(claimed[1].attempt, TaskState::Accepted)]).await.expect("answered");
+        assert_eq!(late, [StepOutcome::Superseded { state: TaskState::Cancelled, attempt: 1 }]);
+        let view = db.store.collection_view(collection).await.expect("a read").expect("there");
+        assert_eq!((view.state, view.counters.cancelled, view.counters.verified), (CollectionState::Cancelled, 3, 1));
+        assert_eq!(view.reasons.get(&Reason::CancelledByUser), Some(&3));
+        let done = db.collection(0).await;
+        db.store.close_finished(NOW).await.expect("closed");
+        assert_eq!(db.store.cancel_collection(done, "ada", NOW).await.expect("answered"), Cancelled::Finished);
+    }
+
+    /// A collection closes when its last task is final, once, and keeps its numbers.
+    async fn a_collection_closes_with_its_last_task(db) {
+        let open = db.collection(2).await;
+        let collection = db.collection(2).await;
+        let claimed = db.claim(collection, 2).await;
+        db.store.apply(&[step(claimed[0].attempt, TaskState::Verified)]).await.expect("applied");
+        assert!(db.store.close_finished(NOW).await.expect("looked").is_empty());
+        db.store.apply(&[step(claimed[1].attempt, TaskState::Failed).because(Reason::NoAnswer)]).await.expect("applied");
+        assert_eq!(db.store.close_finished(NOW + MINUTE).await.expect("closed"), [collection]);
+        assert!(db.store.close_finished(NOW + MINUTE).await.expect("looked").is_empty());
+        assert_eq!(db.store.open_collections().await.expect("a read").iter().map(|c| c.id).collect::<Vec<_>>(), [open]);
+        let view = db.store.collection_view(collection).await.expect("a read").expect("there");
+        assert_eq!((view.state, view.finished_at), (CollectionState::Finished, Some(NOW + MINUTE)));
+        assert_eq!((view.counters.verified, view.counters.failed, view.counters.sum()), (1, 1, 2));
+        assert_eq!(view.reasons.into_iter().collect::<Vec<_>>(), [(Reason::Collected, 1), (Reason::NoAnswer, 1)]);
+    }
+
+    /// Run again: what failed is queued, its attempts stay as history, the collection is open and allows as many attempts again.
+    async fn failed_tasks_run_again(db) {
+        let mut new = new_collection(&devices(6));
+        new.tasks[5].skip = Some(Reason::DeviceUnknown);
+        db.store.create_collection(&new).await.expect("made");
+        let claimed = db.claim(new.id, 4).await;
+        let end = |n: usize, to, reason| step(claimed[n].attempt, to).because(reason);
+        db.store
+            .apply(&[
+                end(0, TaskState::Verified, Reason::Collected),
+                end(1, TaskState::Failed, Reason::UploadDamaged),
+                end(2, TaskState::Refused, Reason::RequestRefused),
+                end(3, TaskState::Failed, Reason::NoAnswer),
+            ])
+            .await
+            .expect("applied");
+        db.store.expire(new.id, NOW).await.expect("expired");
+        db.store.close_finished(NOW).await.expect("closed");
+
+        let rerun = |reasons: &'static [Reason]| Rerun { collection: new.id, who: "bob", reasons, expires_at: NOW + 120 * MINUTE, now: NOW + MINUTE };
+        assert_eq!(db.store.rerun(&rerun(&[Reason::SasExpired])).await.expect("answered"), Reran::Done { tasks: 0 });
+        assert!(db.store.open_collections().await.expect("a read").is_empty(), "nothing to run, nothing changed");
+        assert_eq!(db.store.rerun(&rerun(&[Reason::NoAnswer])).await.expect("rerun"), Reran::Done { tasks: 1 });
+        assert_eq!(db.store.rerun(&rerun(&[])).await.expect("rerun"), Reran::Done { tasks: 3 });
+        assert_eq!(db.store.rerun(&rerun(&[Reason::DeviceUnknown])).await.expect("rerun"), Reran::Done { tasks: 1 });
+        let gone = Rerun { collection: CollectionId::new(), ..rerun(&[]) };
+        assert_eq!(db.store.rerun(&gone).await.expect("answered"), Reran::Unknown);
+
+        let read = db.store.collection(new.id).await.expect("a read").expect("there");
+        assert_eq!((read.state(), read.expires_at, read.attempt_limit), (CollectionState::Running, NOW + 120 * MINUTE, 4));
+        let counters = db.store.counters(new.id).await.expect("counted").expect("there");
+        assert_eq!((counters.queued, counters.verified, counters.sum()), (5, 1, 6));
+        let failed = db.store.task(new.id.task(1)).await.expect("a read").expect("there");
+        assert_eq!((failed.task.state, failed.task.reason, failed.task.finished_at), (TaskState::Queued, Some(Reason::UploadDamaged), None));
+        assert_eq!((failed.attempts.len(), failed.attempts[0].state, failed.attempts[0].id), (1, TaskState::Failed, claimed[1].attempt));
+        let never_sent = db.store.task(new.id.task(4)).await.expect("a read").expect("there");
+        assert!(never_sent.attempts.is_empty());
+        let numbers: Vec<u8> = db.claim(new.id, 10).await.iter().map(|task| task.attempt.number()).collect();
+        assert_eq!(numbers, [2, 2, 2, 1, 1]);
+        let what: Vec<String> = db.store.collection_events(new.id).await.expect("a read").into_iter().map(|event| event.what).collect();
+        assert_eq!(what, ["created", "rerun", "rerun", "rerun"]);
+    }
+
+    /// Closing and running again at the same moment never leaves queued tasks in a closed collection.
+    async fn closing_never_overtakes_a_rerun(db) {
+        for _ in 0..15 {
+            let collection = db.collection(3).await;
+            let claimed = db.claim(collection, 3).await;
+            let steps: Vec<_> = claimed.iter().map(|task| step(task.attempt, TaskState::Failed)).collect();
+            db.store.apply(&steps).await.expect("applied");
+            let (closer, rerunner) = (db.store.clone(), db.store.clone());
+            let closing = tokio::spawn(async move { closer.close_finished(NOW).await.expect("closed") });
+            let rerunning = tokio::spawn(async move {
+                let rerun = Rerun { collection, who: "bob", reasons: &[], expires_at: NOW, now: NOW };
+                rerunner.rerun(&rerun).await.expect("rerun")
+            });
+            closing.await.expect("no panic");
+            assert_eq!(rerunning.await.expect("no panic"), Reran::Done { tasks: 3 });
+            assert!(db.store.open_collections().await.expect("a read").iter().any(|open| open.id == collection));
+        }
+    }
+}

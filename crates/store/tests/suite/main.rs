@@ -1,0 +1,20 @@
+//! The one suite of the store, run on Postgres and on SQLite.
+//!
+//! Postgres is the server of `MUSTER_TEST_POSTGRES` (default `postgres://root@127.0.0.1:5432/postgres`); each test has a database of its own
+//! there. Without a server the tests fail: a suite that skips proves nothing.
+
+#[macro_use]
+mod harness;
+
+mod claims;
+mod counters;
+mod crash;
+mod create;
+mod hostile;
+mod lifecycle;
+mod moves;
+mod presence;
+mod recover;
+mod schema;
+mod seal;
+mod views;
