@@ -61,6 +61,9 @@ const HOMES: &[(&str, &[&str])] = &[
 /// Libraries that are one file's business inside their home, so that replacing them is one file's work.
 const ONE_FILE: &[(&str, &str)] = &[("mqtt5::", "crates/controller/src")];
 
+/// Libraries whose name in code is not the package's.
+const NAMED_OTHERWISE: &[(&str, &str)] = &[("md-5", "md5")];
+
 /// Names that say nothing about what is inside, and therefore collect everything.
 const NAMES_THAT_SAY_NOTHING: &[&str] =
     &["utils", "util", "common", "helpers", "helper", "core", "manager", "managers", "misc", "shared", "stuff"];
@@ -202,7 +205,9 @@ fn every_dependency_is_used() {
         files(&home, &mut sources);
         let text: String = sources.iter().filter(|f| has_extension(f, &["rs"])).map(|f| read(&root().join(f))).collect();
         for dependency in &package.dependencies {
-            let ident = dependency.rename.as_ref().unwrap_or(&dependency.name).replace('-', "_");
+            let package_name = dependency.rename.as_ref().unwrap_or(&dependency.name);
+            let otherwise = NAMED_OTHERWISE.iter().find(|(name, _)| name == package_name).map(|(_, ident)| (*ident).to_owned());
+            let ident = otherwise.unwrap_or_else(|| package_name.replace('-', "_"));
             if !text.contains(&ident) {
                 problems.push(format!("{} declares {} and never names it", package.name, dependency.name));
             }

@@ -345,6 +345,8 @@ fn judged(task: &TaskFacts, verdict: Verdict, reason: Reason) -> Decision {
         Verdict::Partial => end(TaskState::Verified, Reason::CollectedPartial),
         // Not the device's doing, and no attempt of it is spent: the objects are read again.
         Verdict::Empty | Verdict::Damaged if reason == Reason::LandingUnavailable => Decision::Look,
+        // The filter matched no line: the same question has the same answer.
+        Verdict::Empty if task.work != Work::UploadOne && reason == Reason::UploadEmpty => end(TaskState::Failed, reason),
         Verdict::Empty | Verdict::Damaged => failed_attempt(task, reason),
     }
 }

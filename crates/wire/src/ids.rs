@@ -54,7 +54,12 @@ pub struct InvalidId {
 impl CollectionId {
     /// A new id, ordered by time of creation.
     pub fn new() -> Self {
-        Self(Uuid::from_u128(Uuid::now_v7().as_u128() & !LOW_40))
+        // Not `Uuid::now_v7`: its counter within a millisecond stands in the bits that are ours here.
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let random = Uuid::new_v4();
+        let random = random.as_bytes().first_chunk().expect("a UUID has 16 bytes");
+        let id = uuid::Builder::from_unix_timestamp_millis(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), random).into_uuid();
+        Self(Uuid::from_u128(id.as_u128() & !LOW_40))
     }
 
     /// The task at this place of the collection.
@@ -268,6 +273,12 @@ mod tests {
         fn any_text_is_parsed_or_refused_without_panic(text: String) {
             let _ = (text.parse::<CollectionId>(), text.parse::<TaskId>(), text.parse::<AttemptId>());
         }
+    }
+
+    #[test]
+    fn collections_of_one_millisecond_differ() {
+        let ids: std::collections::HashSet<_> = (0..10_000).map(|_| CollectionId::new()).collect();
+        assert!(ids.len() >= 9_999, "34 random bits a millisecond: {} different", ids.len());
     }
 
     #[test]

@@ -1,0 +1,183 @@
+//! All that moves a task: the MQTT session and the loops around it.
+//!
+//! ```text
+//!            ┌────────── pokes ───────────┐
+//!  scan ─────┤                            ▼
+//!  (clock)   │        claim         outbound ──► session ──► broker ──► devices
+//!            ▼                            ▲          │
+//!  looks ◄── leases            room ──────┘          ▼
+//!    │   ▲                                        inbound
+//!    │   └──────────── "Completed", results ─────────┤
+//!    ▼                                               │ answers, births
+//!  judge ── moves ──►  apply (batches, commit, acknowledge) ◄┘
+//! ```
+//!
+//! * [`session`]: one persistent MQTT 5 session; nothing is acknowledged before it is committed.
+//! * [`outbound`]: claims queued tasks in batches; `dispatched` is written before the first byte leaves.
+//! * [`inbound`]: parses what devices say and lets `muster_domain::event::decide` decide.
+//! * [`look`] and [`judge`]: the inbox is the evidence; whoever moves a task to `uploaded` judges it.
+//! * [`scan`]: reads the database at intervals; every loop is poked *and* runs on a timer, with one path for the happy case and for recovery.
+//! * [`apply`]: the one writer.
+//!
+//! All state that matters is in the database. What is held in memory (room in the window, open polls, sweep cursors) only paces.
+
+mod apply;
+mod inbound;
+mod judge;
+mod look;
+mod message;
+mod options;
+mod outbound;
+mod poll;
+mod request;
+mod scan;
+mod session;
+mod status;
+mod wake;
+mod window;
+mod work;
+
+pub use options::{DispatchOptions, MqttOptions};
+pub use session::{MAX_PACKET_BYTES, RECEIVE_MAXIMUM, SessionError};
+pub use status::{DispatchStatus, LoopReports};
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_landing::Landing;
+use muster_store::Store;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use apply::{Applier, Writer};
+use inbound::Inbound;
+use look::{Looker, Looks};
+use outbound::Outbound;
+use scan::Scan;
+use session::Session;
+use status::Counters;
+use wake::Wake;
+use window::Window;
+use work::OpenWorks;
+
+/// Messages parsed and not yet decided on. Small: what waits before it waits at the broker.
+const DELIVERIES: usize = 1024;
+
+/// The running loops.
+pub struct Dispatch {
+    handle: DispatchHandle,
+    tasks: TaskTracker,
+    /// First the loops that begin work, then the writer and the session, so that what is committed is acknowledged.
+    stop_loops: CancellationToken,
+    stop_writer: CancellationToken,
+    stop_session: CancellationToken,
+}
+
+/// For everybody else: poke, and read how it goes.
+#[derive(Clone)]
+pub struct DispatchHandle {
+    wake: Wake,
+    session: Session,
+    counters: Counters,
+    window: Arc<Window>,
+    looks: Looks,
+}
+
+impl Dispatch {
+    /// Starts all loops. Returns at once; a broker or database that is away is waited for.
+    ///
+    /// # Errors
+    /// [`SessionError`] when the broker's settings make no sense.
+    pub fn start(options: DispatchOptions, store: Store, landing: Landing) -> Result<Self, SessionError> {
+        let options = Arc::new(options);
+        let (delivery_sender, deliveries) = mpsc::channel(DELIVERIES);
+        let (session, driver) = session::prepare(&options.mqtt, delivery_sender)?;
+        let (applier, changes) = Applier::new(options.apply_batch * 4);
+        let (looks, jobs) = Looks::new();
+        let (wake, window, works) = (Wake::default(), Arc::new(Window::default()), Arc::new(OpenWorks::default()));
+        let (polls, counters) = (Arc::new(poll::Polls::default()), Counters::default());
+        let handle = DispatchHandle { wake: wake.clone(), session: session.clone(), counters: counters.clone(), window: window.clone(), looks: looks.clone() };
+
+        let writer = Writer { store: store.clone(), options: options.clone(), window: window.clone(), wake: wake.clone(), written: counters.written.clone() };
+        let inbound = Inbound {
+            store: store.clone(),
+            options: options.clone(),
+            session: session.clone(),
+            applier: applier.clone(),
+            looks: looks.clone(),
+            polls: polls.clone(),
+            works: works.clone(),
+            received: counters.received.clone(),
+        };
+        let looker = Looker {
+            store: store.clone(),
+            landing: landing.clone(),
+            options: options.clone(),
+            session: session.clone(),
+            applier: applier.clone(),
+            polls,
+            works: works.clone(),
+            judging: Arc::new(Semaphore::new(options.verify_parallel)),
+        };
+        let outbound = Outbound {
+            store: store.clone(),
+            landing,
+            options: options.clone(),
+            session,
+            applier,
+            works: works.clone(),
+            window: window.clone(),
+            wake: wake.clone(),
+            sent: counters.sent.clone(),
+        };
+        let scan = Scan { store, options, works, window, looks, wake, scanned: counters.scanned.clone() };
+
+        let tasks = TaskTracker::new();
+        let (stop_loops, stop_writer, stop_session) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+        tasks.spawn(session::run(driver, stop_session.clone()));
+        tasks.spawn(writer.run(changes, stop_writer.clone()));
+        tasks.spawn(inbound.run(deliveries, stop_loops.clone()));
+        tasks.spawn(looker.run(jobs, stop_loops.clone()));
+        tasks.spawn(outbound.run(stop_loops.clone()));
+        tasks.spawn(scan.run(stop_loops.clone()));
+        tasks.close();
+        Ok(Self { handle, tasks, stop_loops, stop_writer, stop_session })
+    }
+
+    /// For everybody else.
+    pub fn handle(&self) -> DispatchHandle {
+        self.handle.clone()
+    }
+
+    /// Stops: no new work, what is being judged is finished, what is decided is committed and acknowledged, then the session ends. What
+    /// takes longer than `patience` is left to its lease.
+    pub async fn stop(self, patience: Duration) {
+        self.stop_loops.cancel();
+        let settle = async {
+            // The loops hold senders of the writer; it ends by itself when they are gone.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            self.stop_writer.cancel();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            self.stop_session.cancel();
+            self.tasks.wait().await;
+        };
+        if tokio::time::timeout(patience, settle).await.is_err() {
+            tracing::warn!("some work did not end in time; its leases bring it back");
+        }
+        self.stop_writer.cancel();
+        self.stop_session.cancel();
+    }
+}
+
+impl DispatchHandle {
+    /// Something changed that the loops should look at now: a new collection, a cancel, a rerun.
+    pub fn poke(&self) {
+        self.wake.scan();
+    }
+
+    /// How it goes.
+    pub fn status(&self) -> DispatchStatus {
+        self.counters.status(&self.session, &self.window, &self.looks)
+    }
+}

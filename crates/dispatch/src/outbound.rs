@@ -1,0 +1,185 @@
+//! To devices: claims queued tasks in batches and sends their requests.
+//!
+//! A task is `dispatched` in the database before the first byte leaves. Whatever dies after that is found by the lease.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use muster_domain::deadline::MIN_ATTEMPT;
+use muster_landing::Landing;
+use muster_store::{ClaimRequest, ClaimedTask, Step, Store};
+use muster_wire::{CollectionId, Reason, TaskId, TaskState};
+use secrecy::ExposeSecret;
+use time::OffsetDateTime;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::DispatchOptions;
+use crate::apply::{Applier, Change, Then};
+use crate::inbound::step;
+use crate::look::window;
+use crate::request::{self, Addressed};
+use crate::session::Session;
+use crate::wake::Wake;
+use crate::window::Window;
+use crate::work::{OpenWork, OpenWorks};
+
+/// What went out, for the status page.
+#[derive(Debug, Default)]
+pub(crate) struct Sent {
+    pub(crate) claimed: AtomicU64,
+    pub(crate) sent: AtomicU64,
+    pub(crate) put_back: AtomicU64,
+}
+
+pub(crate) struct Outbound {
+    pub(crate) store: Store,
+    pub(crate) landing: Landing,
+    pub(crate) options: Arc<DispatchOptions>,
+    pub(crate) session: Session,
+    pub(crate) applier: Applier,
+    pub(crate) works: Arc<OpenWorks>,
+    pub(crate) window: Arc<Window>,
+    pub(crate) wake: Wake,
+    pub(crate) sent: Arc<Sent>,
+}
+
+/// How far a collection has been swept. A sweep goes once over its tasks, so claiming all of them costs one pass, not one per batch.
+type Cursors = HashMap<CollectionId, TaskId>;
+
+impl Outbound {
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let mut cursors = Cursors::new();
+        let mut next_claim = Instant::now();
+        loop {
+            // A bounded rate of claims, each as large as what came free meanwhile; a lone request on an idle system goes at once.
+            tokio::time::sleep_until(next_claim).await;
+            next_claim = Instant::now() + self.options.flush_every;
+            let more = if self.session.is_connected() { self.sweep(&mut cursors).await } else { false };
+            let wait = if more { Duration::ZERO } else { self.options.scan_every };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.wake.outbound_poked(), if !more => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// One batch per open collection that has room. True when some collection has more.
+    async fn sweep(&self, cursors: &mut Cursors) -> bool {
+        let works = self.works.all();
+        cursors.retain(|id, _| works.iter().any(|work| work.id == *id));
+        let mut more = false;
+        for work in works {
+            let room = self.window.room(work.id, work.in_flight, self.options.in_flight).min(self.options.claim_batch);
+            let now = OffsetDateTime::now_utc();
+            if room == 0 || work.expires_at - now < MIN_ATTEMPT {
+                continue;
+            }
+            let look = self.options.look_first.mul_f64(1.0 + 0.2 * rand::random::<f64>());
+            let claim = ClaimRequest {
+                collection: work.id,
+                after: cursors.get(&work.id).copied(),
+                limit: room,
+                owner: &self.options.owner,
+                now,
+                lease_until: now + look.min(work.attempt_timeout),
+                method: work.method.as_str(),
+                device_until: work.one_per_device().then(|| window(&self.options, &work, now).give_up_at),
+            };
+            let batch = match self.store.claim(&claim).await {
+                Ok(batch) => batch,
+                Err(error) => {
+                    tracing::warn!(collection = %work.id, error = &error as &dyn std::error::Error, "could not claim tasks");
+                    continue;
+                }
+            };
+            match batch.scanned_to {
+                Some(task) => {
+                    cursors.insert(work.id, task);
+                    more = true;
+                }
+                // The sweep reached the end; the next one begins at the start, when poked or by the timer.
+                None => drop(cursors.remove(&work.id)),
+            }
+            if !batch.tasks.is_empty() {
+                self.sent.claimed.fetch_add(batch.tasks.len() as u64, Ordering::Relaxed);
+                self.window.sent(work.id, u32::try_from(batch.tasks.len()).unwrap_or(u32::MAX));
+                self.send(&work, batch.tasks, now).await;
+            }
+        }
+        more
+    }
+
+    async fn send(&self, work: &Arc<OpenWork>, tasks: Vec<ClaimedTask>, now: OffsetDateTime) {
+        let (tasks, unsupported): (Vec<_>, Vec<_>) = tasks.into_iter().partition(|task| task.method_listed != Some(false));
+        for task in unsupported {
+            let detail = format!("its birth message does not list {}", work.method.as_str());
+            self.give_up(work, &task, TaskState::Refused, Reason::MethodUnsupported, detail).await;
+        }
+        if !work.uploads() {
+            let payload = request::payload(work, None);
+            for task in tasks {
+                self.publish(work, &task, now, payload.clone()).await;
+            }
+            return;
+        }
+        let mut opening = FuturesUnordered::new();
+        let mut tasks = tasks.into_iter();
+        loop {
+            while opening.len() < self.options.open_parallel
+                && let Some(task) = tasks.next()
+            {
+                let landing = self.landing.clone();
+                let until = window(&self.options, work, now).until;
+                opening.push(async move { (landing.open_inbox(task.attempt, until).await, task) });
+            }
+            let Some((opened, task)) = opening.next().await else { return };
+            match opened {
+                Ok(grant) => self.publish(work, &task, now, request::payload(work, Some(grant.url().expose_secret()))).await,
+                Err(error) => {
+                    tracing::warn!(attempt = %task.attempt, error = &error as &dyn std::error::Error, "could not open an inbox; the task is put back");
+                    self.put_back(work, &task, now).await;
+                }
+            }
+        }
+    }
+
+    async fn publish(&self, work: &OpenWork, task: &ClaimedTask, now: OffsetDateTime, payload: bytes::Bytes) {
+        let to = Addressed { device: &task.device, wants_311: task.wants_311, window: window(&self.options, work, now), now };
+        match request::send(&self.session, &to, work.method, task.attempt, payload).await {
+            Ok(()) => {
+                self.sent.sent.fetch_add(1, Ordering::Relaxed);
+            }
+            // The lease ends, and the request is sent again; a request that is too large for this broker never gets smaller, and
+            // the attempt's time ends it.
+            Err(error) => tracing::warn!(attempt = %task.attempt, %error, "could not send a request"),
+        }
+    }
+
+    /// Our fault, not the device's; but an attempt was counted, so it stays honest: it is one that failed for `landing_unavailable`.
+    async fn put_back(&self, work: &OpenWork, task: &ClaimedTask, now: OffsetDateTime) {
+        self.sent.put_back.fetch_add(1, Ordering::Relaxed);
+        let detail = "no inbox could be opened for the upload".to_owned();
+        if task.attempt.number() >= work.max_attempts {
+            return self.give_up(work, task, TaskState::Failed, Reason::LandingUnavailable, detail).await;
+        }
+        let wait = muster_domain::backoff::delay(&self.options.schedule, u32::from(task.attempt.number()), rand::random());
+        let step = Step { reason: Some(Reason::LandingUnavailable), detail: Some(detail), not_before: Some(now + wait), ..step(task.attempt, now) };
+        self.ended(work, step).await;
+    }
+
+    async fn give_up(&self, work: &OpenWork, task: &ClaimedTask, to: TaskState, reason: Reason, detail: String) {
+        let step = Step { to, reason: Some(reason), detail: Some(detail), ..step(task.attempt, OffsetDateTime::now_utc()) };
+        self.ended(work, step).await;
+    }
+
+    async fn ended(&self, work: &OpenWork, step: Step) {
+        let step = Box::new(Step { releases_slot: work.one_per_device(), ..step });
+        self.applier.send(Change::Step { step, leaves_device: true, then: Then::Nothing }).await;
+    }
+}

@@ -1,0 +1,90 @@
+//! Requests to devices: what is asked, in the form the device wants, with the properties of the contract.
+
+use bytes::Bytes;
+use muster_domain::deadline::{AttemptWindow, message_expiry_seconds};
+use muster_wire::http::CollectionRequest;
+use muster_wire::method::name::Method;
+use muster_wire::method::request::{Encoding, GetModuleLogsRequest, GetTaskStatusRequest, SasUrl, UploadModuleLogsRequest, UploadSupportBundleRequest};
+use muster_wire::properties::{CONTENT_TYPE, MAX_ANSWER_BYTES, PROTOCOL_VERSION, RequestProperties};
+use muster_wire::topic::Topic;
+use muster_wire::{AttemptId, DeviceId};
+use rumqttc::v5::mqttbytes::v5::PublishProperties;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use uuid::Uuid;
+
+use crate::session::{PublishError, Session};
+use crate::work::OpenWork;
+
+/// The payload of a collection's request; `grant_url` where the method uploads.
+pub(crate) fn payload(work: &OpenWork, grant_url: Option<&str>) -> Bytes {
+    let grant_url = SasUrl::new(grant_url.unwrap_or_default());
+    let json = match &work.request {
+        // `until` is never sent: devices put `since` in its place (iotedge-direct-methods §6.4).
+        CollectionRequest::Bundle { since, edge_runtime_only } => {
+            UploadSupportBundleRequest { sas_url: grant_url, since: since.clone(), until: None, edge_runtime_only: *edge_runtime_only }.to_json()
+        }
+        CollectionRequest::UploadLogs { items, encoding, content_type } => {
+            UploadModuleLogsRequest { sas_url: grant_url, items: items.clone(), encoding: *encoding, content_type: *content_type }.to_json()
+        }
+        // Gzip: three to ten times more lines fit into one answer.
+        CollectionRequest::Logs { items, content_type } => {
+            GetModuleLogsRequest { items: items.clone(), encoding: Encoding::Gzip, content_type: *content_type }.to_json()
+        }
+        CollectionRequest::Ping {} => b"{}".to_vec(),
+    };
+    Bytes::from(json)
+}
+
+/// Who is asked, for which attempt, until when.
+pub(crate) struct Addressed<'a> {
+    pub(crate) device: &'a DeviceId,
+    pub(crate) wants_311: bool,
+    pub(crate) window: AttemptWindow,
+    pub(crate) now: OffsetDateTime,
+}
+
+/// Sends a collection's request for one attempt.
+pub(crate) async fn send(session: &Session, to: &Addressed<'_>, method: Method, attempt: AttemptId, payload: Bytes) -> Result<(), PublishError> {
+    publish(session, to, method, attempt.uuid(), payload).await
+}
+
+/// Asks how an upload goes. Its correlation data is an id of its own: a device remembers correlation data together with the
+/// answer, so the attempt's id would bring back the answer to the upload request.
+pub(crate) async fn ask_status(session: &Session, to: &Addressed<'_>, poll: Uuid, correlation_id: &str) -> Result<(), PublishError> {
+    let payload = GetTaskStatusRequest { correlation_id: correlation_id.to_owned() }.to_json();
+    publish(session, to, Method::GetTaskStatus, poll, Bytes::from(payload)).await
+}
+
+async fn publish(session: &Session, to: &Addressed<'_>, method: Method, correlation: Uuid, payload: Bytes) -> Result<(), PublishError> {
+    metrics::counter!("muster_requests_sent_total", "method" => method.as_str()).increment(1);
+    if to.wants_311 {
+        let topic = Topic::Request311 {
+            device: to.device.clone(),
+            method: method.as_str().to_owned(),
+            correlation,
+            deadline_unix_seconds: to.window.until.unix_timestamp(),
+        };
+        return session.publish_plain(topic.render(&session.prefix), payload).await;
+    }
+    let topic = Topic::Request { device: to.device.clone(), method: method.as_str().to_owned() };
+    let answer_to = Topic::Answer { device: to.device.clone(), caller: session.caller.clone() };
+    let user_properties = RequestProperties {
+        protocol: PROTOCOL_VERSION.to_owned(),
+        source: session.caller.clone(),
+        sent_at: to.now.replace_nanosecond(0).ok().and_then(|now| now.format(&Rfc3339).ok()),
+        max_response_bytes: MAX_ANSWER_BYTES,
+        trace_parent: None,
+    }
+    .to_pairs();
+    let properties = PublishProperties {
+        payload_format_indicator: Some(1),
+        message_expiry_interval: Some(message_expiry_seconds(to.now, &to.window)),
+        response_topic: Some(answer_to.render(&session.prefix)),
+        correlation_data: Some(Bytes::copy_from_slice(correlation.as_bytes())),
+        user_properties,
+        content_type: Some(CONTENT_TYPE.to_owned()),
+        ..PublishProperties::default()
+    };
+    session.publish(topic.render(&session.prefix), properties, payload).await
+}

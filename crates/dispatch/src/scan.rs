@@ -1,0 +1,114 @@
+//! The clock of the dispatcher: reads the database at intervals for what nobody poked us about. Leases that ended, uploads nobody
+//! judges, deadlines, collections that are done or new.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use muster_store::{Looking, Store, StoreError, TakeRequest};
+use time::OffsetDateTime;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::DispatchOptions;
+use crate::look::{Job, Looks};
+use crate::wake::Wake;
+use crate::window::Window;
+use crate::work::{OpenWork, OpenWorks};
+
+/// Most tasks of one collection taken up by one scan, of each kind.
+const MAX_TAKEN: u32 = 2000;
+/// A scan takes at most this share of the time: a large database is scanned less often.
+const SHARE: u32 = 20;
+
+/// What the scans found, for the status page.
+#[derive(Debug, Default)]
+pub(crate) struct Scanned {
+    pub(crate) scans: AtomicU64,
+    pub(crate) silent: AtomicU64,
+    pub(crate) unjudged: AtomicU64,
+    pub(crate) expired: AtomicU64,
+    pub(crate) finished: AtomicU64,
+}
+
+pub(crate) struct Scan {
+    pub(crate) store: Store,
+    pub(crate) options: Arc<DispatchOptions>,
+    pub(crate) works: Arc<OpenWorks>,
+    pub(crate) window: Arc<Window>,
+    pub(crate) looks: Looks,
+    pub(crate) wake: Wake,
+    pub(crate) scanned: Arc<Scanned>,
+}
+
+impl Scan {
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        // What this controller held when it died is free at once; what others hold stays theirs until their leases end.
+        while let Err(error) = self.store.release_leases(&self.options.owner).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "could not read the database");
+            tokio::select! {
+                () = tokio::time::sleep(self.options.scan_every) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+        loop {
+            let began = Instant::now();
+            if let Err(error) = self.scan().await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "a scan of the database failed; the next one tries again");
+            }
+            self.scanned.scans.fetch_add(1, Ordering::Relaxed);
+            let wait = self.options.scan_every.max(began.elapsed() * SHARE).min(Duration::from_secs(30));
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.wake.scan_poked() => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    async fn scan(&self) -> Result<(), StoreError> {
+        self.refresh().await?;
+        let now = OffsetDateTime::now_utc();
+        for work in self.works.all() {
+            self.scan_collection(&work, now).await?;
+        }
+        let in_flight = self.store.in_flight(Some(&self.options.owner)).await?;
+        self.window.set(in_flight.into_iter().map(|(id, count)| (id, u32::try_from(count).unwrap_or(u32::MAX))).collect());
+        let finished = self.store.close_finished(now).await?;
+        if !finished.is_empty() {
+            self.scanned.finished.fetch_add(finished.len() as u64, Ordering::Relaxed);
+            for id in &finished {
+                tracing::info!(collection = %id, "collection finished");
+            }
+            self.refresh().await?;
+        }
+        self.wake.outbound();
+        Ok(())
+    }
+
+    /// Reads the open collections anew.
+    async fn refresh(&self) -> Result<(), StoreError> {
+        let works = self.store.open_collections().await?.into_iter().map(OpenWork::new).collect();
+        self.works.replace(works);
+        Ok(())
+    }
+
+    async fn scan_collection(&self, work: &OpenWork, now: OffsetDateTime) -> Result<(), StoreError> {
+        let lease_until = now + self.options.verify_lease;
+        let take = TakeRequest { collection: work.id, after: None, limit: MAX_TAKEN, owner: &self.options.owner, now, lease_until };
+        let looks = Looking { first: self.options.look_first, max: self.options.look_max, gives_up_after: work.attempt_timeout + self.options.grace };
+        for task in self.store.take_silent(&take, &looks).await?.tasks {
+            self.scanned.silent.fetch_add(1, Ordering::Relaxed);
+            self.looks.look(Job::Silence { attempt: task.attempt });
+        }
+        for task in self.store.take_uploaded(&take).await?.tasks {
+            self.scanned.unjudged.fetch_add(1, Ordering::Relaxed);
+            self.looks.look(Job::Judge { attempt: task.attempt });
+        }
+        if work.expires_at <= now {
+            let expired = self.store.expire(work.id, now).await?;
+            self.scanned.expired.fetch_add(expired, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
