@@ -153,6 +153,10 @@ impl Store {
         self.inner.pools.begin().await
     }
 
+    pub(crate) async fn begin_read(&self) -> Result<Tx, StoreError> {
+        self.inner.pools.begin_read().await
+    }
+
     pub(crate) async fn reader(&self) -> Result<Reader, StoreError> {
         self.inner.pools.reader().await
     }

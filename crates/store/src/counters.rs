@@ -62,6 +62,7 @@ fn read(collection: CollectionId, targeted: i64, groups: &[Row], bytes: &[Row]) 
 }
 
 pub(crate) async fn tally_in(tx: &mut Tx, collection: CollectionId, targeted: i64) -> Result<Tally, StoreError> {
+    tx.join_in_bulk().await?;
     let groups = tx.fetch(&counting(), &range(collection), None).await?;
     let bytes = tx.fetch(BYTES, &range(collection), None).await?;
     read(collection, targeted, &groups, &bytes)
@@ -92,12 +93,12 @@ impl Store {
         if let Some(outcome) = outcome {
             return Ok(outcome);
         }
-        let sql = counting();
+        let targeted = i64::try_from(targeted).unwrap_or(i64::MAX);
         run("counting tasks", || async {
-            let mut reader = self.reader().await?;
-            let groups = reader.fetch(&sql, &range(collection), None).await?;
-            let bytes = reader.fetch(BYTES, &range(collection), None).await?;
-            read(collection, i64::try_from(targeted).unwrap_or(i64::MAX), &groups, &bytes)
+            let mut tx = self.begin_read().await?;
+            let tally = tally_in(&mut tx, collection, targeted).await?;
+            tx.commit().await?;
+            Ok(tally)
         })
         .await
     }

@@ -68,9 +68,10 @@ async fn open_postgres(url: &str, max_connections: u32, wait: Duration) -> Resul
     let options = PgConnectOptions::from_str(url)
         .map_err(|_| StoreError::Misuse("the database URL is not postgres://USER:PASSWORD@HOST:PORT/DATABASE".to_owned()))?
         .application_name("muster")
-        // Plans for unknown values: with a batch as a parameter they are always "look up each row by its key", however large the batch and
-        // however old the statistics of a table that was filled a second ago.
-        .options([("plan_cache_mode", "force_generic_plan"), ("jit", "off"), ("random_page_cost", "1.1")])
+        // Every statement of ours knows its way: by key, or along the key through one collection. The planner, asked about a table that was
+        // filled a second ago, guesses otherwise: it reads and sorts a whole collection to claim its first hundred tasks, or keeps the plan
+        // it made while the table was empty. So it is told: plan for unknown values, and walk the index.
+        .options([("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off"), ("enable_bitmapscan", "off"), ("jit", "off")])
         .options([
             ("statement_timeout", POSTGRES_STATEMENT_TIMEOUT),
             ("idle_in_transaction_session_timeout", POSTGRES_IDLE_IN_TRANSACTION_TIMEOUT),
@@ -155,6 +156,14 @@ impl Pools {
             Self::Postgres(pool) => Tx::Postgres(pool.begin().await?),
             // Not the deferred default: a reader that turns writer in the middle fails where it should wait.
             Self::Sqlite { writer, .. } => Tx::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?),
+        })
+    }
+
+    /// Begins a transaction that only reads.
+    pub(crate) async fn begin_read(&self) -> Result<Tx, StoreError> {
+        Ok(match self {
+            Self::Postgres(pool) => Tx::Postgres(pool.begin().await?),
+            Self::Sqlite { reader, .. } => Tx::Sqlite(reader.begin().await?),
         })
     }
 
@@ -443,6 +452,16 @@ impl Tx {
             Self::Postgres(tx) => fetch_postgres(&mut **tx, sql, values, batch).await,
             Self::Sqlite(tx) => fetch_sqlite(&mut **tx, sql, values, batch).await,
         }
+    }
+
+    /// For a statement over all tasks of a collection: joins by hashing, not by looking up each row.
+    pub(crate) async fn join_in_bulk(&mut self) -> Result<(), StoreError> {
+        match self {
+            Self::Postgres(tx) => tx.execute("SET LOCAL enable_nestloop = off; SET LOCAL enable_sort = off").await.map(|_| ())?,
+            // Has no other way than looking up, in its own memory.
+            Self::Sqlite(_) => {}
+        }
+        Ok(())
     }
 
     pub(crate) async fn commit(self) -> Result<(), StoreError> {

@@ -175,3 +175,56 @@ on_both! {
         assert_eq!(db.claim(other, 10).await[0].attempt.number(), 255);
     }
 }
+
+/// What a claim costs does not grow with the collection, also when the server planned it while the table was empty. Before the planner was
+/// told how to walk, this read the whole collection for every hundred tasks.
+#[tokio::test]
+async fn claiming_reads_each_task_a_fixed_number_of_times() {
+    const TASKS: i64 = 10_000;
+    on_postgres(|db| async move {
+        let nobody = db.collection(0).await;
+        for _ in 0..10 {
+            db.claim(nobody, 100).await;
+        }
+        let collection = db.collection(usize::try_from(TASKS).expect("small")).await;
+        let mut after = None;
+        loop {
+            let batch = db.store.claim(&ClaimRequest { after, ..claim_request(collection, 100) }).await.expect("a claim");
+            let steps: Vec<_> = batch.tasks.iter().map(|task| step(task.attempt, TaskState::Verified)).collect();
+            db.store.apply(&steps).await.expect("applied");
+            after = batch.scanned_to;
+            if after.is_none() {
+                break;
+            }
+        }
+        let read = db.statistic("SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'task'").await;
+        // Once to find it, once to dispatch it, once to finish it; and some that were looked at to find the end of a batch.
+        assert!((3 * TASKS..4 * TASKS).contains(&read), "{read} rows were read for {TASKS} tasks");
+    })
+    .await;
+}
+
+/// Row writes per task that answers at once: one insert and two updates, however the answers come (P8).
+#[tokio::test]
+async fn a_task_is_written_three_times() {
+    const TASKS: i64 = 2_000;
+    on_postgres(|db| async move {
+        let collection = db.collection(usize::try_from(TASKS).expect("small")).await;
+        loop {
+            let claimed = db.claim(collection, 200).await;
+            if claimed.is_empty() {
+                break;
+            }
+            let steps: Vec<_> = claimed
+                .iter()
+                .flat_map(|task| {
+                    [TaskState::Accepted, TaskState::Uploaded, TaskState::Verified, TaskState::Verified].map(|to| step(task.attempt, to))
+                })
+                .collect();
+            db.store.apply(&steps).await.expect("applied");
+        }
+        let written = db.statistic("SELECT n_tup_ins + n_tup_upd FROM pg_stat_user_tables WHERE relname = 'task'").await;
+        assert_eq!(written, 3 * TASKS);
+    })
+    .await;
+}

@@ -136,6 +136,13 @@ impl Database {
         }
     }
 
+    /// One number out of Postgres, once all connections of the store are closed: only then has the server all their statistics.
+    pub(crate) async fn statistic(&self, sql: &str) -> i64 {
+        self.store.close().await;
+        let mut connection = sqlx::PgConnection::connect(&self.url).await.expect("a connection");
+        sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(&mut connection).await.expect("a number")
+    }
+
     /// Puts a task into a state at attempt 1, as if it had come there.
     pub(crate) async fn force(&self, task: TaskId, state: TaskState) {
         let id = match self.store.dialect() {
