@@ -18,7 +18,11 @@ fn with_secrets(example: &str, service: &str, directory: &Path) -> Result<PathBu
     let mut secrets = 0;
     for piece in text.split(&credentials).skip(1) {
         let name: String = piece.chars().take_while(|c| *c != '"').collect();
-        let secret = if name == "database-url" { "postgres://muster:secret@db.example.com/muster" } else { "a secret of more than sixteen characters" };
+        let secret = if name == "database-url" {
+            "postgres://muster:secret@db.example.com/muster"
+        } else {
+            "a secret of more than sixteen characters"
+        };
         fs::write(directory.join(&name), secret)?;
         secrets += 1;
     }
@@ -36,7 +40,8 @@ fn with_secrets(example: &str, service: &str, directory: &Path) -> Result<PathBu
 fn accepted(program: &str, example: &str, service: &str) -> Result<String> {
     let directory = tempfile::tempdir()?;
     let copy = with_secrets(example, service, directory.path())?;
-    let output = Command::new(built(program)).arg("check-config").arg("--config").arg(&copy).output().with_context(|| program.to_owned())?;
+    let output =
+        Command::new(built(program)).arg("check-config").arg("--config").arg(&copy).output().with_context(|| program.to_owned())?;
     let (out, err) = (String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr));
     ensure!(output.status.success(), "{program} check-config refuses {example}: {out}{err}");
     ensure!(!out.contains("sixteen characters") && !out.contains("muster:secret"), "a secret was printed: {out}");

@@ -2,6 +2,10 @@
 
 mod arrows;
 mod broker_acl;
+mod deploy_examples;
 mod documents;
 mod example_device;
 mod mosquitto;
+mod fleet;
+mod flows;
+mod stack;

@@ -67,11 +67,32 @@ const DELIVERIES: usize = 1024;
 /// The running loops.
 pub struct Dispatch {
     handle: DispatchHandle,
+    /// First the loops that begin work, then the writer, then the session, so that what is decided is committed and acknowledged.
+    loops: Stage,
+    writer: Stage,
+    session: Stage,
+}
+
+/// Tasks that are stopped together.
+struct Stage {
     tasks: TaskTracker,
-    /// First the loops that begin work, then the writer and the session, so that what is committed is acknowledged.
-    stop_loops: CancellationToken,
-    stop_writer: CancellationToken,
-    stop_session: CancellationToken,
+    stop: CancellationToken,
+}
+
+impl Stage {
+    fn new() -> Self {
+        Self { tasks: TaskTracker::new(), stop: CancellationToken::new() }
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
+    async fn stop(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
 }
 
 /// For everybody else: poke, and read how it goes.
@@ -99,7 +120,7 @@ impl Dispatch {
         let (polls, counters) = (Arc::new(poll::Polls::default()), Counters::default());
         let handle = DispatchHandle { wake: wake.clone(), session: session.clone(), counters: counters.clone(), window: window.clone(), looks: looks.clone() };
 
-        let writer = Writer { store: store.clone(), options: options.clone(), window: window.clone(), wake: wake.clone(), written: counters.written.clone() };
+        let write = Writer { store: store.clone(), options: options.clone(), window: window.clone(), wake: wake.clone(), written: counters.written.clone() };
         let inbound = Inbound {
             store: store.clone(),
             options: options.clone(),
@@ -133,16 +154,14 @@ impl Dispatch {
         };
         let scan = Scan { store, options, works, window, looks, wake, scanned: counters.scanned.clone() };
 
-        let tasks = TaskTracker::new();
-        let (stop_loops, stop_writer, stop_session) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
-        tasks.spawn(session::run(driver, stop_session.clone()));
-        tasks.spawn(writer.run(changes, stop_writer.clone()));
-        tasks.spawn(inbound.run(deliveries, stop_loops.clone()));
-        tasks.spawn(looker.run(jobs, stop_loops.clone()));
-        tasks.spawn(outbound.run(stop_loops.clone()));
-        tasks.spawn(scan.run(stop_loops.clone()));
-        tasks.close();
-        Ok(Self { handle, tasks, stop_loops, stop_writer, stop_session })
+        let (loop_stage, writer_stage, session_stage) = (Stage::new(), Stage::new(), Stage::new());
+        session_stage.spawn(session::run(driver, session_stage.stop.clone()));
+        writer_stage.spawn(write.run(changes, writer_stage.stop.clone()));
+        loop_stage.spawn(inbound.run(deliveries, loop_stage.stop.clone()));
+        loop_stage.spawn(looker.run(jobs, loop_stage.stop.clone()));
+        loop_stage.spawn(outbound.run(loop_stage.stop.clone()));
+        loop_stage.spawn(scan.run(loop_stage.stop.clone()));
+        Ok(Self { handle, loops: loop_stage, writer: writer_stage, session: session_stage })
     }
 
     /// For everybody else.
@@ -153,20 +172,16 @@ impl Dispatch {
     /// Stops: no new work, what is being judged is finished, what is decided is committed and acknowledged, then the session ends. What
     /// takes longer than `patience` is left to its lease.
     pub async fn stop(self, patience: Duration) {
-        self.stop_loops.cancel();
-        let settle = async {
-            // The loops hold senders of the writer; it ends by itself when they are gone.
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            self.stop_writer.cancel();
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            self.stop_session.cancel();
-            self.tasks.wait().await;
+        let stages = [&self.loops, &self.writer, &self.session];
+        let in_order = async {
+            for stage in stages {
+                stage.stop().await;
+            }
         };
-        if tokio::time::timeout(patience, settle).await.is_err() {
+        if tokio::time::timeout(patience, in_order).await.is_err() {
             tracing::warn!("some work did not end in time; its leases bring it back");
+            stages.map(|stage| stage.stop.cancel());
         }
-        self.stop_writer.cancel();
-        self.stop_session.cancel();
     }
 }
 

@@ -26,9 +26,9 @@ async fn heavy_every_fault_ends_with_its_reason() {
         match fault {
             None => assert_eq!((task.state, task.reason), (TaskState::Verified, Some(Reason::Collected)), "{device} {task:?}"),
             Some(fault) => assert!(
-                fault.expected_reasons().contains(&task.reason.expect("a final task has a reason")),
+                fault.expected().contains(&task.reason.expect("a final task has a reason")),
                 "{device} is {fault}: expected one of {:?}, got {task:?}",
-                fault.expected_reasons()
+                fault.expected()
             ),
         }
     }
