@@ -18,10 +18,10 @@ fn with_secrets(example: &str, service: &str, directory: &Path) -> Result<PathBu
     let mut secrets = 0;
     for piece in text.split(&credentials).skip(1) {
         let name: String = piece.chars().take_while(|c| *c != '"').collect();
-        let secret = if name == "database-url" {
-            "postgres://muster:secret@db.example.com/muster"
-        } else {
-            "a-secret-of-more-than-sixteen-characters"
+        let secret = match name.as_str() {
+            "database-url" => "postgres://muster:secret@db.example.com/muster".to_owned(),
+            // Each its own: the same token twice is refused.
+            _ => format!("{name}-of-more-than-sixteen-characters"),
         };
         fs::write(directory.join(&name), secret)?;
         secrets += 1;
