@@ -152,7 +152,10 @@ async fn the_example_on_the_page_is_a_device() -> Result<()> {
     ensure!(head.to_lowercase().contains("x-ms-blob-type: blockblob"), "{head}");
     let bundle = directory.path().join("bundle.zip");
     std::fs::write(&bundle, zip)?;
-    ensure!(Command::new("unzip").arg("-tq").arg(&bundle).output().context("unzip (run `make services`)")?.status.success(), "not a sound zip");
+    ensure!(
+        Command::new("unzip").arg("-tq").arg(&bundle).output().context("unzip (run `make services`)")?.status.success(),
+        "not a sound zip"
+    );
     let entries = String::from_utf8(Command::new("unzip").arg("-Z1").arg(&bundle).output()?.stdout)?;
     ensure!(entries.lines().collect::<Vec<_>>() == ["manifest.json", "logs/example_log.txt"], "{entries}");
     let report = heard(&mut controller, "task", |report| report["status"] == "Completed").await.with_context(log)?;
