@@ -264,16 +264,18 @@ impl Device {
                     // Not acknowledged: the broker keeps it for our return.
                     self.cut.ask(self.shared.figures.away);
                 } else {
-                    match Method::find(&request.method) {
-                        // Questions start nothing, so nothing has to be remembered: asked again, they are answered again.
-                        Some(Method::Ping) => self.reply(&request.reply_to, &ping()),
-                        Some(Method::GetTaskStatus) => {
-                            self.reply(&request.reply_to, &answer_of(methods::task_status(self, &request.payload)))
-                        }
-                        _ => self.begin(request, now),
-                    }
+                    self.take(request, now);
                 }
             }
+        }
+    }
+
+    fn take(self: &Arc<Self>, request: Request, now: i64) {
+        // A ping has one answer and starts nothing, so it is not remembered; but correlation data that is known has its answer.
+        if Method::find(&request.method) == Some(Method::Ping) && !self.table.knows(request.attempt) {
+            self.reply(&request.reply_to, &ping());
+        } else {
+            self.begin(request, now);
         }
     }
 

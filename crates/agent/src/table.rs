@@ -18,6 +18,8 @@ use crate::session::envelope::{Answer, ReplyTo};
 
 /// Most answers that are remembered at once.
 pub(crate) const MAX_ANSWERS: usize = 1024;
+/// Answers from which on old ones are looked for.
+const FIRST_SWEEP: usize = 32;
 /// Most bytes of remembered answers.
 pub(crate) const MAX_ANSWER_BYTES_REMEMBERED: usize = 16 * 1024 * 1024;
 /// Most uploads in the table, ended ones included.
@@ -124,6 +126,8 @@ pub(crate) struct Table {
 #[derive(Debug, Default)]
 struct Inner {
     answers: HashMap<Uuid, Remembered>,
+    /// Answers are looked through for old ones when there are so many: rarely, and long before the limit.
+    sweep_at: usize,
     answer_bytes: usize,
     tasks: HashMap<Uuid, Task>,
 }
@@ -161,6 +165,11 @@ impl Table {
         Ok(Self { inner: Mutex::new(inner), journal: Some(tokio::sync::Mutex::new(Arc::new(Mutex::new(journal)))) })
     }
 
+    /// Whether there is an answer, or will be one, for this correlation data.
+    pub(crate) fn knows(&self, attempt: Uuid) -> bool {
+        lock(&self.inner).answers.contains_key(&attempt)
+    }
+
     /// Looks a request up and, when it is new, notes that it is being worked on.
     pub(crate) fn begin(&self, attempt: Uuid, deadline_unix: i64, reply_to: &ReplyTo, now_unix: i64) -> Begin {
         let mut inner = lock(&self.inner);
@@ -174,8 +183,9 @@ impl Table {
             }
             None => {}
         }
-        if inner.answers.len() >= MAX_ANSWERS || inner.answer_bytes > MAX_ANSWER_BYTES_REMEMBERED {
+        if inner.answers.len() >= inner.sweep_at.max(FIRST_SWEEP) || inner.answer_bytes > MAX_ANSWER_BYTES_REMEMBERED {
             inner.forget_answers(now_unix);
+            inner.sweep_at = inner.answers.len().saturating_mul(2).min(MAX_ANSWERS);
             if inner.answers.len() >= MAX_ANSWERS || inner.answer_bytes > MAX_ANSWER_BYTES_REMEMBERED {
                 return Begin::Full;
             }
@@ -445,6 +455,7 @@ mod tests {
         assert!(matches!(table.begin(Uuid::max(), NOW + 10, &caller(1), NOW), Begin::Full));
         assert!(matches!(table.begin(Uuid::max(), NOW + 30, &caller(1), NOW + 11), Begin::New));
         assert_eq!(lock(&table.inner).answer_bytes, 0);
+        assert!(lock(&table.inner).answers.len() < 2);
         for n in 0..2 * MAX_TASKS as u128 {
             let mut ended = task(n);
             ended.ended_unix = Some(NOW + n as i64);

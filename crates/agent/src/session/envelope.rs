@@ -11,6 +11,9 @@ use uuid::Uuid;
 
 use super::outbox::{Message, Receipt};
 
+/// Longest a request may live: nothing is remembered for its sake beyond that.
+pub(crate) const MAX_LIFE_SECONDS: u32 = 7 * 24 * 3600;
+
 /// Where an answer goes.
 #[derive(Debug, Clone)]
 pub(crate) struct ReplyTo {
@@ -109,7 +112,7 @@ pub(crate) fn read(prefix: &Prefix, device: &DeviceId, publish: &Publish, connec
     }
     let pairs = &properties.user_properties[..properties.user_properties.len().min(MAX_USER_PROPERTIES)];
     let request = RequestProperties::from_pairs(pairs);
-    let void_after_unix = properties.message_expiry_interval.map(|seconds| now_unix.saturating_add(i64::from(seconds)));
+    let void_after_unix = properties.message_expiry_interval.map(|seconds| now_unix.saturating_add(seconds.min(MAX_LIFE_SECONDS).into()));
     let reply_to = ReplyTo {
         topic: topic.to_owned(),
         correlation: properties.correlation_data.clone().unwrap_or_default(),
@@ -164,6 +167,8 @@ mod tests {
         assert_eq!((request.method.as_str(), request.attempt, request.deadline_unix), ("ping", Uuid::from_u128(7), NOW + 60));
         assert_eq!(request.reply_to.receipt, Receipt { connection: 1, packet: 3 });
         assert_eq!(request.reply_to.max_response_bytes, 100);
+        let Incoming::Request(long) = incoming(|p| props(p).message_expiry_interval = Some(u32::MAX)) else { panic!("refused") };
+        assert_eq!(long.deadline_unix, NOW + i64::from(MAX_LIFE_SECONDS));
     }
 
     #[test]

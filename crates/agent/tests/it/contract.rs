@@ -92,6 +92,11 @@ async fn requests_are_answered_with_the_statuses_of_iot_edge() {
             assert!(answer.properties.iter().any(|(name, _)| name == "__stMsg"), "{method} {payload}");
         }
     }
+    // Correlation data that is known has its answer, whatever is asked under it now.
+    let unknown = Ask::new(DEVICE, "GetTaskStatus", r#"{"schemaVersion":"1.0","correlationId":"x"}"#);
+    let first = caller.ask(&unknown).await;
+    caller.send(&Ask { attempt: unknown.attempt, ..Ask::new(DEVICE, "ping", "") }).await;
+    assert_eq!(caller.answer(unknown.attempt, 1).await.payload, first.payload);
     let logs = caller
         .ask(&Ask::new(DEVICE, "GetModuleLogs", r#"{"schemaVersion":"1.0","items":[{"id":"app","filter":{"loglevel":3}}]}"#))
         .await
