@@ -1,0 +1,206 @@
+//! How each kind of thing looks as a row.
+
+use muster_wire::TaskState;
+use muster_wire::http::{BundleFile, BundleView, CollectionState, CollectionView, Counters, DeviceView, ObjectCheck, TaskView};
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use super::Column;
+use super::units::{bytes, count, relative};
+
+/// Something that can stand in a list.
+pub(crate) trait Listed: Serialize {
+    /// The columns of its table.
+    const COLUMNS: &'static [Column];
+
+    /// Its cells, one per column.
+    fn cells(&self, now: OffsetDateTime) -> Vec<String>;
+
+    /// Its id.
+    fn name(&self) -> String;
+}
+
+/// The word for the state of a collection.
+pub(crate) fn collection_word(state: CollectionState) -> &'static str {
+    match state {
+        CollectionState::Running => "running",
+        CollectionState::Finished => "finished",
+        CollectionState::Cancelled => "cancelled",
+    }
+}
+
+/// The word for the state of a task, with "waiting" for those whose device is offline.
+pub(crate) fn task_word(task: &TaskView) -> &'static str {
+    if task.waiting && task.state == TaskState::Queued { "waiting" } else { task.state.as_str() }
+}
+
+/// Tasks that ended without a verified bundle.
+fn not_verified(counters: &Counters) -> u64 {
+    counters.done().saturating_sub(counters.verified)
+}
+
+impl Listed for CollectionView {
+    const COLUMNS: &'static [Column] = &[
+        Column::id("COLLECTION"),
+        Column::text("KIND"),
+        Column::text("STATE"),
+        Column::number("DEVICES"),
+        Column::number("VERIFIED"),
+        Column::number("NOT"),
+        Column::number("OPEN"),
+        Column::number("SIZE"),
+        Column::text("CASE"),
+        Column::text("BY"),
+        Column::text("CREATED"),
+    ];
+
+    fn cells(&self, now: OffsetDateTime) -> Vec<String> {
+        let counters = &self.counters;
+        vec![
+            self.id.to_string(),
+            self.request.kind().to_owned(),
+            collection_word(self.state).to_owned(),
+            count(counters.targeted),
+            count(counters.verified),
+            count(not_verified(counters)),
+            count(counters.targeted.saturating_sub(counters.done())),
+            bytes(self.bundle_bytes),
+            self.case.clone().unwrap_or_default(),
+            self.created_by.clone(),
+            relative(self.created_at, now),
+        ]
+    }
+
+    fn name(&self) -> String {
+        self.id.to_string()
+    }
+}
+
+impl Listed for TaskView {
+    const COLUMNS: &'static [Column] = &[
+        Column::id("TASK"),
+        Column::id("DEVICE"),
+        Column::text("STATE"),
+        Column::text("REASON"),
+        Column::number("TRY"),
+        Column::number("SIZE"),
+        Column::text("DETAIL"),
+    ];
+
+    fn cells(&self, _now: OffsetDateTime) -> Vec<String> {
+        vec![
+            self.id.to_string(),
+            self.device.to_string(),
+            task_word(self).to_owned(),
+            self.reason.map(|reason| reason.as_str().to_owned()).unwrap_or_default(),
+            self.attempt.to_string(),
+            self.bundle.as_ref().map(|bundle| bytes(bundle.size_bytes)).unwrap_or_default(),
+            task_detail(self),
+        ]
+    }
+
+    fn name(&self) -> String {
+        self.id.to_string()
+    }
+}
+
+/// What there is to say about a task: what the controller knows, else what a partial bundle lacks.
+pub(crate) fn task_detail(task: &TaskView) -> String {
+    if let Some(detail) = task.detail.as_ref().filter(|detail| !detail.is_empty()) {
+        return detail.clone();
+    }
+    let missing = task.bundle.iter().flat_map(|bundle| &bundle.missing);
+    missing.map(|missing| format!("{}: {}", missing.what, missing.why)).collect::<Vec<_>>().join("; ")
+}
+
+impl Listed for DeviceView {
+    const COLUMNS: &'static [Column] = &[
+        Column::id("DEVICE"),
+        Column::text("PRESENCE"),
+        Column::text("LAST SEEN"),
+        Column::text("AGENT"),
+        Column::number("METHODS"),
+        Column::text("CLOCK"),
+    ];
+
+    fn cells(&self, now: OffsetDateTime) -> Vec<String> {
+        vec![
+            self.id.to_string(),
+            self.presence.as_str().to_owned(),
+            self.last_seen.map(|seen| relative(seen, now)).unwrap_or_else(|| "never".to_owned()),
+            self.agent.as_ref().map(|agent| format!("{} {}", agent.name, agent.version)).unwrap_or_default(),
+            self.methods.len().to_string(),
+            self.clock_skew_ms.map(clock_word).unwrap_or_default(),
+        ]
+    }
+
+    fn name(&self) -> String {
+        self.id.to_string()
+    }
+}
+
+/// Skew below which a clock counts as right, in milliseconds.
+const CLOCK_TOLERANCE_MS: i64 = 5_000;
+
+/// How far a device's clock is off.
+pub(crate) fn clock_word(skew_ms: i64) -> String {
+    let seconds = super::units::duration(skew_ms.unsigned_abs() as f64 / 1000.0);
+    if skew_ms.unsigned_abs() <= CLOCK_TOLERANCE_MS.unsigned_abs() {
+        "ok".to_owned()
+    } else if skew_ms > 0 {
+        format!("{seconds} ahead")
+    } else {
+        format!("{seconds} behind")
+    }
+}
+
+impl Listed for BundleView {
+    const COLUMNS: &'static [Column] = &[
+        Column::id("TASK"),
+        Column::id("DEVICE"),
+        Column::text("VERDICT"),
+        Column::number("OBJECTS"),
+        Column::number("SIZE"),
+        Column::text("SEALED"),
+    ];
+
+    fn cells(&self, now: OffsetDateTime) -> Vec<String> {
+        vec![
+            self.task.to_string(),
+            self.device.to_string(),
+            self.verdict.as_str().to_owned(),
+            count(u64::from(self.objects)),
+            bytes(self.size_bytes),
+            relative(self.sealed_at, now),
+        ]
+    }
+
+    fn name(&self) -> String {
+        self.task.to_string()
+    }
+}
+
+impl Listed for BundleFile {
+    const COLUMNS: &'static [Column] = &[Column::number("SIZE"), Column::id("PATH")];
+
+    fn cells(&self, _now: OffsetDateTime) -> Vec<String> {
+        vec![bytes(self.size_bytes), self.path.clone()]
+    }
+
+    fn name(&self) -> String {
+        self.path.clone()
+    }
+}
+
+impl Listed for ObjectCheck {
+    const COLUMNS: &'static [Column] = &[Column::text("RESULT"), Column::text("OBJECT"), Column::text("PROBLEM")];
+
+    fn cells(&self, _now: OffsetDateTime) -> Vec<String> {
+        let result = if self.problem.is_none() { "intact" } else { "damaged" };
+        vec![result.to_owned(), self.name.clone(), self.problem.clone().unwrap_or_default()]
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+}
