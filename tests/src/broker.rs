@@ -40,7 +40,7 @@ impl Mosquitto {
     pub async fn start(directory: &Path, tuning: Tuning) -> Self {
         let port = free_port();
         let config = directory.join("mosquitto.conf");
-        let tuned = "max_inflight_messages 0\nmax_queued_messages 0\nset_tcp_nodelay true\npersistence true\nautosave_interval 1\nautosave_on_changes true\n";
+        let tuned = "max_inflight_messages 0\nmax_queued_messages 0\nset_tcp_nodelay true\npersistence true\nautosave_interval 1\n";
         let text = format!(
             "listener {port} 127.0.0.1\nallow_anonymous true\npersistence_location {}/\n{}",
             directory.display(),

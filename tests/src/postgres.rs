@@ -104,7 +104,7 @@ impl Server {
 
     async fn answering(&self) {
         let connected = || async { PgConnection::connect(&self.admin_url()).await.map(drop).map_err(|error| error.to_string()) };
-        wait::until("PostgreSQL to answer", Duration::from_secs(60), connected, Result::is_ok).await;
+        let _ = wait::until("PostgreSQL to answer", Duration::from_secs(60), connected, Result::is_ok).await;
     }
 
     /// For making databases.

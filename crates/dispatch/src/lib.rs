@@ -180,7 +180,9 @@ impl Dispatch {
         };
         if tokio::time::timeout(patience, in_order).await.is_err() {
             tracing::warn!("some work did not end in time; its leases bring it back");
-            stages.map(|stage| stage.stop.cancel());
+            for stage in stages {
+                stage.stop.cancel();
+            }
         }
     }
 }

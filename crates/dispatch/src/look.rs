@@ -263,7 +263,7 @@ impl Looker {
         let to = Addressed { device: &row.device, wants_311, window, now };
         let sent = match (&row.correlation_id, row.state) {
             (Some(correlation_id), TaskState::Accepted) => match self.polls.open(attempt, &row.device, std::time::Instant::now()) {
-                Some(poll) => request::ask_status(&self.session, &to, poll, correlation_id).await,
+                Some(poll) => request::ask_status(&self.session, &to, poll, correlation_id),
                 None => return,
             },
             _ => {
@@ -278,11 +278,11 @@ impl Looker {
                     false => None,
                 };
                 metrics::counter!("muster_requests_repeated_total").increment(1);
-                request::send(&self.session, &to, work.method, attempt, request::payload(work, grant.as_ref().map(|grant| grant.url().expose_secret()))).await
+                request::send_again(&self.session, &to, work.method, attempt, request::payload(work, grant.as_ref().map(|grant| grant.url().expose_secret())))
             }
         };
         if let Err(error) = sent {
-            tracing::warn!(%attempt, %error, "could not send");
+            tracing::debug!(%attempt, %error, "could not send again; the next look does");
         }
     }
 

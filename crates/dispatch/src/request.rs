@@ -44,28 +44,44 @@ pub(crate) struct Addressed<'a> {
     pub(crate) now: OffsetDateTime,
 }
 
+/// A message ready to leave.
+struct Outgoing {
+    topic: String,
+    properties: PublishProperties,
+    payload: Bytes,
+}
+
 /// Sends a collection's request for one attempt.
 pub(crate) async fn send(session: &Session, to: &Addressed<'_>, method: Method, attempt: AttemptId, payload: Bytes) -> Result<(), PublishError> {
-    publish(session, to, method, attempt.uuid(), payload).await
+    let out = outgoing(session, to, method, attempt.uuid(), payload);
+    session.publish(out.topic, out.properties, out.payload).await
 }
 
-/// Asks how an upload goes. Its correlation data is an id of its own: a device remembers correlation data together with the
-/// answer, so the attempt's id would bring back the answer to the upload request.
-pub(crate) async fn ask_status(session: &Session, to: &Addressed<'_>, poll: Uuid, correlation_id: &str) -> Result<(), PublishError> {
+/// The same once more, unless the broker is busy.
+pub(crate) fn send_again(session: &Session, to: &Addressed<'_>, method: Method, attempt: AttemptId, payload: Bytes) -> Result<(), PublishError> {
+    let out = outgoing(session, to, method, attempt.uuid(), payload);
+    session.try_publish(out.topic, out.properties, out.payload)
+}
+
+/// Asks how an upload goes, unless the broker is busy. Its correlation data is an id of its own: a device remembers correlation data
+/// together with the answer, so the attempt's id would bring back the answer to the upload request.
+pub(crate) fn ask_status(session: &Session, to: &Addressed<'_>, poll: Uuid, correlation_id: &str) -> Result<(), PublishError> {
     let payload = GetTaskStatusRequest { correlation_id: correlation_id.to_owned() }.to_json();
-    publish(session, to, Method::GetTaskStatus, poll, Bytes::from(payload)).await
+    let out = outgoing(session, to, Method::GetTaskStatus, poll, Bytes::from(payload));
+    session.try_publish(out.topic, out.properties, out.payload)
 }
 
-async fn publish(session: &Session, to: &Addressed<'_>, method: Method, correlation: Uuid, payload: Bytes) -> Result<(), PublishError> {
+fn outgoing(session: &Session, to: &Addressed<'_>, method: Method, correlation: Uuid, payload: Bytes) -> Outgoing {
     metrics::counter!("muster_requests_sent_total", "method" => method.as_str()).increment(1);
     if to.wants_311 {
+        // No properties there: the three needed values stand in the topic.
         let topic = Topic::Request311 {
             device: to.device.clone(),
             method: method.as_str().to_owned(),
             correlation,
             deadline_unix_seconds: to.window.until.unix_timestamp(),
         };
-        return session.publish_plain(topic.render(&session.prefix), payload).await;
+        return Outgoing { topic: topic.render(&session.prefix), properties: PublishProperties::default(), payload };
     }
     let topic = Topic::Request { device: to.device.clone(), method: method.as_str().to_owned() };
     let answer_to = Topic::Answer { device: to.device.clone(), caller: session.caller.clone() };
@@ -86,5 +102,5 @@ async fn publish(session: &Session, to: &Addressed<'_>, method: Method, correlat
         content_type: Some(CONTENT_TYPE.to_owned()),
         ..PublishProperties::default()
     };
-    session.publish(topic.render(&session.prefix), properties, payload).await
+    Outgoing { topic: topic.render(&session.prefix), properties, payload }
 }

@@ -78,7 +78,7 @@ pub(crate) struct Delivery {
 pub(crate) struct Ack {
     pkid: u16,
     epoch: u64,
-    queue: mpsc::UnboundedSender<Ack>,
+    queue: mpsc::Sender<Ack>,
 }
 
 impl Ack {
@@ -86,8 +86,9 @@ impl Ack {
     pub(crate) fn done(self) {
         if self.pkid != 0 {
             let queue = self.queue.clone();
-            // A closed queue means shutdown: the broker keeps the message, which is what an unacknowledged message is for.
-            let _ = queue.send(self);
+            // It has room for all the broker may leave unacknowledged. A closed queue means shutdown: the broker keeps the message, which
+            // is what an unacknowledged message is for.
+            let _ = queue.try_send(self);
         }
     }
 }
@@ -117,6 +118,8 @@ pub(crate) enum PublishError {
     TooLarge { size: usize, limit: u64 },
     #[error("the session has ended")]
     Ended,
+    #[error("the broker takes no more at the moment")]
+    Busy,
 }
 
 /// The parts to run: pass them to [`run`].
@@ -126,7 +129,7 @@ pub(crate) struct Driver {
     filters: Vec<String>,
     shared: Arc<Shared>,
     deliveries: mpsc::Sender<Delivery>,
-    acks: (mpsc::UnboundedSender<Ack>, mpsc::UnboundedReceiver<Ack>),
+    acks: (mpsc::Sender<Ack>, mpsc::Receiver<Ack>),
     broker: String,
 }
 
@@ -144,7 +147,7 @@ pub(crate) fn prepare(options: &MqttOptions, deliveries: mpsc::Sender<Delivery>)
     let filters = Filters(&options.prefix);
     let session = Session { client: client.clone(), shared: shared.clone(), prefix: options.prefix.clone(), caller: options.client_id.clone() };
     let filters = vec![filters.answers_to(&options.client_id), filters.answers_311(), filters.task_status(), filters.states()];
-    let driver = Driver { event_loop, client, filters, shared, deliveries, acks: mpsc::unbounded_channel(), broker: format!("{host}:{port}") };
+    let driver = Driver { event_loop, client, filters, shared, deliveries, acks: mpsc::channel(RECEIVE_MAXIMUM as usize), broker: format!("{host}:{port}") };
     Ok((session, driver))
 }
 
@@ -222,18 +225,24 @@ impl Session {
 
     /// Hands a QoS 1 publish to the event loop; waits while the broker is slow.
     pub(crate) async fn publish(&self, topic: String, properties: PublishProperties, payload: Bytes) -> Result<(), PublishError> {
+        self.check_size(&topic, &payload)?;
+        self.client.publish_with_properties(topic, QoS::AtLeastOnce, false, payload, properties).await.map_err(|_| PublishError::Ended)
+    }
+
+    /// The same without waiting: for what is only a repetition, and comes again. A broker that stands still must not hold up looks.
+    pub(crate) fn try_publish(&self, topic: String, properties: PublishProperties, payload: Bytes) -> Result<(), PublishError> {
+        self.check_size(&topic, &payload)?;
+        self.client.try_publish_with_properties(topic, QoS::AtLeastOnce, false, payload, properties).map_err(|_| PublishError::Busy)
+    }
+
+    fn check_size(&self, topic: &str, payload: &Bytes) -> Result<(), PublishError> {
         let size = topic.len() + payload.len() + 1024;
         let limit = self.shared.broker_max_packet.load(Ordering::Relaxed);
         // The library would retry a too large publish for ever, at once, and nothing else would pass.
         if size as u64 > limit {
             return Err(PublishError::TooLarge { size, limit });
         }
-        self.client.publish_with_properties(topic, QoS::AtLeastOnce, false, payload, properties).await.map_err(|_| PublishError::Ended)
-    }
-
-    /// The MQTT 3.1.1 form: no properties.
-    pub(crate) async fn publish_plain(&self, topic: String, payload: Bytes) -> Result<(), PublishError> {
-        self.publish(topic, PublishProperties::default(), payload).await
+        Ok(())
     }
 }
 
@@ -323,7 +332,7 @@ pub(crate) async fn run(driver: Driver, stop: CancellationToken) {
 }
 
 /// Moves acknowledgements to the event loop, so that whoever commits never waits for it.
-async fn acknowledge(client: AsyncClient, shared: Arc<Shared>, mut queue: mpsc::UnboundedReceiver<Ack>, stop: CancellationToken) {
+async fn acknowledge(client: AsyncClient, shared: Arc<Shared>, mut queue: mpsc::Receiver<Ack>, stop: CancellationToken) {
     while let Some(ack) = tokio::select! { ack = queue.recv() => ack, () = stop.cancelled() => None } {
         if ack.epoch != shared.epoch.load(Ordering::Acquire) || !shared.connected.load(Ordering::Acquire) {
             continue;
@@ -347,7 +356,7 @@ mod tests {
             ("mqtt://", "no host"),
             ("mqtt://u:p@h", "credentials"),
         ] {
-            let error = client_options(&MqttOptions { url: url.to_owned(), ..MqttOptions::default() }).err().expect("refused").to_string();
+            let error = client_options(&MqttOptions { url: url.to_owned(), ..MqttOptions::default() }).expect_err("refused").to_string();
             assert!(error.contains(part) || error.contains("empty host"), "{url}: {error}");
             assert!(error.contains("mqtt.url"));
         }

@@ -6,11 +6,13 @@ mod bundle;
 mod collection;
 mod device;
 mod problem;
+mod status;
 
 pub use bundle::*;
 pub use collection::*;
 pub use device::*;
 pub use problem::*;
+pub use status::*;
 
 use serde::{Deserialize, Serialize};
 

@@ -106,7 +106,7 @@ async fn an_offline_device_waits_and_is_asked_when_it_returns() {
     muster_tests::wait::until("both devices offline", Duration::from_secs(30), offline, |online| *online == 0).await;
     let created = controller.api.create(&collection(CollectionRequest::Ping {}, Target::All {}, 10, 1)).await;
     let waiting = || async { controller.api.collection(created.id).await.map(|view| view.counters.waiting) };
-    muster_tests::wait::until("both tasks waiting", Duration::from_secs(10), waiting, |waiting| *waiting == Ok(2)).await;
+    let _ = muster_tests::wait::until("both tasks waiting", Duration::from_secs(10), waiting, |waiting| *waiting == Ok(2)).await;
     let second = fleet(&controller.embedded_mqtt(), 2, Mix::Healthy).await;
     let view = controller.api.finished(created.id, Duration::from_secs(30)).await;
     assert_eq!(view.counters.verified, 2, "{view:?}");

@@ -19,7 +19,7 @@ async fn a_real_agent_returns_lines_that_are_really_there() {
     std::fs::write(
         &config,
         format!(
-            "[device]\nid = \"press-0042\"\nstate_dir = \"{}\"\n[mqtt]\nurl = \"{}\"\n[[modules.files]]\nname = \"pump\"\npaths = [\"{}\"]\n",
+            "[device]\nid = \"press-0042\"\nstate_dir = \"{}\"\n[mqtt]\nurl = \"{}\"\n[modules.pump]\nfiles = [\"{}\"]\n",
             directory.path().join("agent-state").display(),
             controller.embedded_mqtt(),
             log.display()
