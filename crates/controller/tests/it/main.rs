@@ -1,0 +1,11 @@
+//! The controller as its callers and devices meet it: a real server on a free port, a real broker, a real directory, SQLite and Postgres.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod auth;
+mod bundles;
+mod client;
+mod collections;
+mod device;
+mod harness;
+mod lifecycle;
+mod problems;
