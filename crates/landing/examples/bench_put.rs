@@ -85,7 +85,10 @@ async fn serve(kind: &str, directory: &Path) {
         }
     };
     println!("{}\n", targets.join("\n"));
-    tokio::spawn(async move { axum::serve(listener, router).await });
+    match kind {
+        "plain" => tokio::spawn(async move { axum::serve(listener, router).await }),
+        _ => tokio::spawn(async move { axum::serve(endpoint::SmallReads(listener), router).await }),
+    };
     // The parent holds the other end.
     let _ = tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink())).await;
     std::process::exit(0);

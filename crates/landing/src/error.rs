@@ -51,6 +51,14 @@ pub enum LandingError {
         /// The limit.
         limit: usize,
     },
+    /// The objects of an inbox are larger than allowed, taken together; nothing of it is worth reading.
+    #[error("the objects of {attempt} are larger than {limit_bytes} bytes together")]
+    InboxTooLarge {
+        /// Whose inbox.
+        attempt: AttemptId,
+        /// The limit.
+        limit_bytes: u64,
+    },
     /// An object is larger than allowed.
     #[error("{attempt}: object {name:?} is larger than {limit_bytes} bytes", name = name.as_str())]
     ObjectTooLarge {

@@ -97,7 +97,7 @@ impl Landing {
     }
 
     /// What is whole in an inbox. [`LandingError::InboxNotFound`] when it was never opened or is closed,
-    /// [`LandingError::TooManyObjects`] past the limit.
+    /// [`LandingError::TooManyObjects`] and [`LandingError::InboxTooLarge`] past the limits.
     pub async fn list_inbox(&self, attempt: AttemptId) -> Result<InboxListing, LandingError> {
         either!(self, kind => kind.list_inbox(attempt).await)
     }

@@ -27,7 +27,7 @@ pub const MAX_UPLOADS_PER_INBOX: usize = 64;
 /// Slowest body that is still served, once it has lasted as long as [`Limits::body_idle`]: below this a peer only holds a socket.
 pub const MIN_BODY_BYTES_PER_SECOND: u64 = 512;
 /// How much of a body is gathered before it is written to disk in one go. The memory of an upload is about this.
-pub const STREAM_BUFFER_BYTES: usize = 256 * 1024;
+pub const STREAM_BUFFER_BYTES: usize = 512 * 1024;
 /// Largest list of blocks: 50,000 of the longest ids in their tags.
 pub const MAX_BLOCK_LIST_BYTES: usize = 8 * MIB as usize;
 /// Longest block id after decoding, in bytes; Azure's own number.

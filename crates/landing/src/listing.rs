@@ -43,6 +43,8 @@ pub struct InboxObject {
 pub struct InboxListing {
     /// Whole objects, by name. What is still being uploaded is not among them.
     pub objects: Vec<InboxObject>,
+    /// The inbox holds no object, and something of one: blocks that nobody committed.
+    pub begun: bool,
     /// How many more there are whose names nobody may use; they are never read.
     pub refused_names: usize,
 }

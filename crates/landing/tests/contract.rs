@@ -473,6 +473,19 @@ async fn too_large_an_object_is_not_sealed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn too_large_an_inbox_is_not_read() {
+    // Our own endpoint does not let it become so: tests/endpoint.rs.
+    let rig = Rig::azure(Limits { max_inbox_bytes: 1000, ..Limits::default() }).await;
+    let (attempt, grant) = rig.inbox().await;
+    rig.put_ok(&grant, "a", noise(600, 1)).await;
+    rig.put_ok(&grant, "b", noise(400, 1)).await;
+    assert_eq!(rig.listed(attempt).await.len(), 2);
+    rig.put_ok(&grant, "c", noise(1, 1)).await;
+    let error = rig.landing.list_inbox(attempt).await.unwrap_err();
+    assert!(matches!(error, LandingError::InboxTooLarge { limit_bytes: 1000, .. }) && error.is_permanent(), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_account_that_refuses_or_is_away_is_told_apart() {
     use muster_landing::{AzureCredential, AzureLanding, AzureOptions};
     let base = rig::azurite().await;

@@ -27,6 +27,7 @@ use azure_identity::{
 };
 use azure_storage_blob::models::{
     BlobClientDownloadOptions, BlobClientGetPropertiesResultHeaders as _, BlobContainerClientListBlobsOptions, HttpRange, KeyInfo,
+    ListBlobsIncludeItem,
 };
 use azure_storage_blob::{BlobClient, BlobContainerClient, BlobServiceClient, BlobServiceClientOptions};
 use futures_util::{StreamExt as _, TryStreamExt as _};
@@ -167,7 +168,11 @@ impl AzureLanding {
             ListError::Azure(source) if is_gone(&source) => LandingError::InboxNotFound { attempt },
             ListError::Azure(source) => failed("list an inbox")(source),
         })?;
-        let mut listing = InboxListing { objects: Vec::with_capacity(listed.len()), refused_names: 0 };
+        let limit_bytes = self.shared.limits.max_inbox_bytes;
+        if listed.iter().map(|(_, size_bytes, _)| size_bytes).sum::<u64>() > limit_bytes {
+            return Err(LandingError::InboxTooLarge { attempt, limit_bytes });
+        }
+        let mut listing = InboxListing { objects: Vec::with_capacity(listed.len()), begun: false, refused_names: 0 };
         for (name, size_bytes, modified_at) in listed {
             match ObjectName::from_device(&name) {
                 Ok(name) => listing.objects.push(InboxObject { name, size_bytes, modified_at }),
@@ -175,6 +180,9 @@ impl AzureLanding {
             }
         }
         listing.objects.sort_by(|a, b| a.name.cmp(&b.name));
+        if listing.objects.is_empty() {
+            listing.begun = has_uncommitted(&container).await.map_err(failed("list an inbox"))?;
+        }
         Ok(listing)
     }
 
@@ -379,6 +387,17 @@ async fn list(
         }
     }
     Ok(found)
+}
+
+/// Whether there is a blob of which only blocks were written.
+async fn has_uncommitted(container: &BlobContainerClient) -> azure_core::Result<bool> {
+    let include = Some(vec![ListBlobsIncludeItem::UncommittedBlobs]);
+    let options = BlobContainerClientListBlobsOptions { include, maxresults: Some(1), ..Default::default() };
+    let mut pages = container.list_blobs(Some(options))?.into_pages();
+    match pages.try_next().await? {
+        Some(page) => Ok(!page.into_model()?.blob_items.is_empty()),
+        None => Ok(false),
+    }
 }
 
 async fn stat(blob: &BlobClient, attempt: AttemptId, name: &ObjectName) -> Result<(u64, Option<Etag>), LandingError> {

@@ -148,7 +148,8 @@ impl DirectoryLanding {
             size_bytes: object.size_bytes,
             modified_at: object.modified_at.into(),
         });
-        Ok(InboxListing { objects: objects.collect(), refused_names: index.refused_names })
+        let begun = index.objects.is_empty() && index.staged_blocks() > 0;
+        Ok(InboxListing { objects: objects.collect(), begun, refused_names: index.refused_names })
     }
 
     pub(crate) async fn close_inbox(&self, attempt: AttemptId) -> Result<(), LandingError> {

@@ -10,7 +10,8 @@ use uuid::Uuid;
 /// Bundles hold private data of device owners: nobody but the service's own user reads them.
 const FILE_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
-const COPY_BUFFER_BYTES: usize = 1024 * 1024;
+/// Enough that system calls do not count; many copies run at once.
+const COPY_BUFFER_BYTES: usize = 64 * 1024;
 
 /// A file under `tmp` that is removed when dropped, unless it was published. It travels by value through the threads that
 /// do the blocking work, so a cancelled request drops it there and leaves nothing.

@@ -17,6 +17,7 @@ mod objects;
 mod receive;
 mod refusal;
 mod request;
+mod small_reads;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -42,6 +43,7 @@ use objects::{Kind, Written};
 use receive::Plan;
 use refusal::Refusal;
 use request::{Conditions, Operation, Target};
+pub use small_reads::{MAX_READ_BYTES, SmallReads, SmallReadsIo};
 
 /// How much of a refused body is still read so that the client hears why, when its grant was good.
 const DRAIN_GRANTED_BYTES: u64 = 64 * 1024 * 1024;
@@ -162,7 +164,7 @@ async fn upload(
     }
     // Only bytes that become an object now have to be on the disk now.
     let sync = shared.fsync && operation == Operation::PutBlockBlob;
-    let received = receive::receive(inbox, limits, take_body(), Plan { what, max_bytes, expected, sync }).await?;
+    let received = receive::receive(inbox, limits, take_body(), Plan { what, max_bytes, declared, expected, sync }).await?;
     match operation {
         Operation::PutBlockBlob => objects::put_blob(shared, inbox, name, conditions, received, Kind::Whole).await.map(Some),
         Operation::PutAppendBlob => objects::put_blob(shared, inbox, name, conditions, received, Kind::Append).await.map(Some),

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::Body;
-use bytes::Bytes;
 use futures_util::StreamExt as _;
 
 use super::refusal::Refusal;
@@ -20,6 +19,8 @@ pub(crate) struct Plan {
     /// In the words of the refusal.
     pub(crate) what: &'static str,
     pub(crate) max_bytes: u64,
+    /// What the client says it is; only a hint.
+    pub(crate) declared: Option<u64>,
     pub(crate) expected: Expected,
     /// Whether the bytes are on the disk when this returns.
     pub(crate) sync: bool,
@@ -41,31 +42,33 @@ struct Sink {
 
 impl Sink {
     /// The file comes into being with its first bytes, on the thread that writes them.
-    fn write(&mut self, pieces: Vec<Bytes>) -> io::Result<&mut TempFile> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<&mut TempFile> {
         let temp = match &mut self.temp {
             Some(temp) => temp,
             none => none.insert(TempFile::create(&self.directory)?),
         };
-        for piece in pieces {
-            self.expected.update(&piece);
-            temp.file().write_all(&piece)?;
-        }
+        self.expected.update(bytes);
+        temp.file().write_all(bytes)?;
         Ok(temp)
     }
 }
 
-/// Take a body in. Pieces are gathered and written in one go, as each visit to a blocking thread has its price.
+/// Take a body in. It is gathered and written in large pieces, as each visit to a blocking thread has its price. The bytes
+/// are copied into one buffer that lasts for the whole body: keeping the server's own pieces would hold on to its read
+/// buffers, several times as large, and make it allocate new ones.
 pub(crate) async fn receive(inbox: &Arc<Inbox>, limits: &Limits, body: Body, plan: Plan) -> Result<Received, Refusal> {
-    let Plan { what, max_bytes, expected, sync } = plan;
+    let Plan { what, max_bytes, declared, expected, sync } = plan;
     let mut room = inbox.reserve();
     let mut sink = Sink { temp: None, directory: inbox.paths.temporary.clone(), expected };
     let mut stream = body.into_data_stream();
-    let (mut pieces, mut gathered, mut size_bytes) = (Vec::new(), 0, 0u64);
+    let largest = declared.map_or(STREAM_BUFFER_BYTES, |declared| usize::try_from(declared).unwrap_or(usize::MAX).min(STREAM_BUFFER_BYTES));
+    let mut buffer = Vec::with_capacity(largest);
+    let mut size_bytes = 0u64;
     let started = Instant::now();
     loop {
         let next = tokio::time::timeout(limits.body_idle, stream.next()).await.map_err(|_| Refusal::Idle)?;
         let Some(piece) = next else { break };
-        let piece = piece.map_err(|_| Refusal::Truncated)?;
+        let mut piece = piece.map_err(|_| Refusal::Truncated)?;
         size_bytes += piece.len() as u64;
         if size_bytes > max_bytes {
             return Err(Refusal::TooLarge { what, limit: max_bytes });
@@ -75,16 +78,19 @@ pub(crate) async fn receive(inbox: &Arc<Inbox>, limits: &Limits, body: Body, pla
         if elapsed > limits.body_idle && size_bytes < MIN_BODY_BYTES_PER_SECOND * elapsed.as_secs() {
             return Err(Refusal::Idle);
         }
-        gathered += piece.len();
-        pieces.push(piece);
-        if gathered >= STREAM_BUFFER_BYTES {
-            let full = std::mem::take(&mut pieces);
-            gathered = 0;
-            sink = spawn(move || sink.write(full).map(drop).map(|()| sink)).await.map_err(Refusal::Disk)?;
+        while buffer.len() + piece.len() >= STREAM_BUFFER_BYTES {
+            buffer.extend_from_slice(&piece.split_to(STREAM_BUFFER_BYTES - buffer.len()));
+            let write = spawn(move || {
+                sink.write(&buffer)?;
+                buffer.clear();
+                Ok((sink, buffer))
+            });
+            (sink, buffer) = write.await.map_err(Refusal::Disk)?;
         }
+        buffer.extend_from_slice(&piece);
     }
     let finished = spawn(move || {
-        let temp = sink.write(pieces)?;
+        let temp = sink.write(&buffer)?;
         if sync {
             temp.sync()?;
         }

@@ -148,7 +148,7 @@ pub(crate) async fn serve_directory(root: &Path, limits: Limits) -> DirectoryLan
     let options = DirectoryOptions { path: root.to_owned(), public_url, signing_key, fsync: false, limits };
     let landing = DirectoryLanding::open(options).await.expect("a directory opens");
     let router = axum::Router::new().nest("/landing", endpoint::router(&landing));
-    tokio::spawn(async move { axum::serve(listener, router).await });
+    tokio::spawn(async move { axum::serve(endpoint::SmallReads(listener), router).await });
     landing
 }
 
