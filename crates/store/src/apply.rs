@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::connect::Store;
-use crate::dialect::{Batch, Tx};
+use crate::dialect::{Batch, ID_BYTES, Tx, VALUE_BYTES, parcels};
 use crate::error::{StoreError, run};
 use crate::fold::{self, Fold};
 use crate::instant::to_ms;
@@ -174,6 +174,12 @@ impl<'a> Write<'a> {
             fold,
         }
     }
+
+    /// On the wire: an id, twelve other values, and their texts.
+    fn bytes(&self) -> usize {
+        let texts = [self.device, self.detail.as_deref(), self.correlation_id.as_deref()];
+        ID_BYTES + 12 * VALUE_BYTES + 4 * 2 + 5 * 8 + texts.iter().flatten().map(|text| text.len()).sum::<usize>()
+    }
 }
 
 // A task never leaves `queued` for `queued`, so the lease of `accepted` (2) is the only one a step may leave as it is.
@@ -192,6 +198,23 @@ const UPDATE: &str = "UPDATE task SET \
     WHERE task.id = v.id AND task.attempt = v.attempt AND ((v.sources >> task.state) & 1) = 1 \
     AND (v.device IS NULL OR v.device = task.device_id) \
     RETURNING task.id, task.attempt, task.state";
+
+fn batch_of<'a>(writes: &'a [Write<'a>]) -> Batch<'a> {
+    Batch::default()
+        .ids("id", writes.iter().map(|w| w.attempt.task().uuid()))
+        .smalls("attempt", writes.iter().map(|w| Some(i16::from(w.attempt.number()))))
+        .smalls("state", writes.iter().map(|w| Some(w.fold.to.code())))
+        .smalls("sources", writes.iter().map(|w| Some(w.fold.from)))
+        .texts("device", writes.iter().map(|w| w.device))
+        .smalls("reason", writes.iter().map(|w| w.settled_by.and_then(|step| step.reason).map(Reason::code)))
+        .texts("detail", writes.iter().map(|w| w.detail.as_deref()))
+        .texts("correlation_id", writes.iter().map(|w| w.correlation_id.as_deref()))
+        .numbers("not_before", writes.iter().map(|w| w.not_before))
+        .numbers("lease_until", writes.iter().map(|w| w.lease_until))
+        .numbers("accepted_at", writes.iter().map(|w| w.accepted_at))
+        .numbers("uploaded_at", writes.iter().map(|w| w.uploaded_at))
+        .numbers("at", writes.iter().map(|w| Some(w.at)))
+}
 
 /// The steps of one attempt, as said by one device.
 struct Group<'a> {
@@ -238,23 +261,11 @@ async fn apply_groups(tx: &mut Tx, steps: &[Step], groups: &[Group<'_>], outcome
         .iter()
         .flat_map(|group| fold::fold(steps, &group.places).into_iter().map(|fold| Write::new(steps, group.device, fold)))
         .collect();
-    let batch = Batch::default()
-        .ids("id", writes.iter().map(|w| w.attempt.task().uuid()))
-        .smalls("attempt", writes.iter().map(|w| Some(i16::from(w.attempt.number()))))
-        .smalls("state", writes.iter().map(|w| Some(w.fold.to.code())))
-        .smalls("sources", writes.iter().map(|w| Some(w.fold.from)))
-        .texts("device", writes.iter().map(|w| w.device))
-        .smalls("reason", writes.iter().map(|w| w.settled_by.and_then(|step| step.reason).map(Reason::code)))
-        .texts("detail", writes.iter().map(|w| w.detail.as_deref()))
-        .texts("correlation_id", writes.iter().map(|w| w.correlation_id.as_deref()))
-        .numbers("not_before", writes.iter().map(|w| w.not_before))
-        .numbers("lease_until", writes.iter().map(|w| w.lease_until))
-        .numbers("accepted_at", writes.iter().map(|w| w.accepted_at))
-        .numbers("uploaded_at", writes.iter().map(|w| w.uploaded_at))
-        .numbers("at", writes.iter().map(|w| Some(w.at)));
     let mut moved: HashMap<AttemptId, i16> = HashMap::with_capacity(writes.len());
-    for row in tx.fetch(UPDATE, &[], Some(&batch)).await? {
-        moved.insert(task_id(row.get(0)?)?.attempt(attempt_number(row.get(1)?)?), row.get(2)?);
+    for parcel in parcels(&writes, Write::bytes) {
+        for row in tx.fetch(UPDATE, &[], Some(&batch_of(parcel))).await? {
+            moved.insert(task_id(row.get(0)?)?.attempt(attempt_number(row.get(1)?)?), row.get(2)?);
+        }
     }
 
     let mut missed: Vec<&Group<'_>> = Vec::new();

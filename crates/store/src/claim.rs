@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::apply::{attempt_number, device_id, task_id};
 use crate::connect::Store;
-use crate::dialect::{Batch, Tx, Value};
+use crate::dialect::{Batch, ID_BYTES, Tx, VALUE_BYTES, Value, parcels};
 use crate::error::{StoreError, run};
 use crate::instant::{maybe_from_ms, to_ms};
 use crate::presence::OFFLINE;
@@ -142,19 +142,24 @@ async fn take_slots(
     let mut sorted: Vec<&ClaimedTask> = tasks.iter().collect();
     sorted.sort_unstable_by(|a, b| a.device.cmp(&b.device));
     sorted.dedup_by(|a, b| a.device == b.device);
-    let batch = Batch::default()
-        .texts("device", sorted.iter().map(|task| Some(task.device.as_str())))
-        .ids("task_id", sorted.iter().map(|task| task.attempt.task().uuid()))
-        .smalls("attempt", sorted.iter().map(|task| Some(i16::from(task.attempt.number()))));
     let sql = "INSERT INTO device_slot (device_id, task_id, attempt, until) SELECT v.device, v.task_id, v.attempt, $1 FROM [[v]] WHERE true \
          ON CONFLICT (device_id) DO UPDATE SET task_id = excluded.task_id, attempt = excluded.attempt, until = excluded.until \
          WHERE device_slot.until <= $2 RETURNING task_id";
     let values = [Value::Number(to_ms(until)), Value::Number(to_ms(request.now))];
-    tx.fetch(sql, &values, Some(&batch)).await?.iter().map(|row| row.get(0)).collect()
+    let mut won = HashSet::with_capacity(sorted.len());
+    for parcel in parcels(&sorted, |task| ID_BYTES + 2 * VALUE_BYTES + 2 + task.device.as_str().len()) {
+        let batch = Batch::default()
+            .texts("device", parcel.iter().map(|task| Some(task.device.as_str())))
+            .ids("task_id", parcel.iter().map(|task| task.attempt.task().uuid()))
+            .smalls("attempt", parcel.iter().map(|task| Some(i16::from(task.attempt.number()))));
+        for row in tx.fetch(sql, &values, Some(&batch)).await? {
+            won.insert(row.get(0)?);
+        }
+    }
+    Ok(won)
 }
 
 async fn dispatch(tx: &mut Tx, request: &ClaimRequest<'_>, tasks: &[ClaimedTask]) -> Result<(), StoreError> {
-    let batch = Batch::default().ids("id", tasks.iter().map(|task| task.attempt.task().uuid()));
     let sql = format!(
         "UPDATE task SET state = {}, attempt = task.attempt + 1, owner = $1, dispatched_at = $2, lease_until = $3, \
          accepted_at = NULL, uploaded_at = NULL, correlation_id = NULL FROM [[v]] WHERE task.id = v.id AND task.state IN ({})",
@@ -162,7 +167,11 @@ async fn dispatch(tx: &mut Tx, request: &ClaimRequest<'_>, tasks: &[ClaimedTask]
         crate::apply::source_list(TaskState::Dispatched),
     );
     let values = [Value::Text(request.owner), Value::Number(to_ms(request.now)), Value::Number(to_ms(request.lease_until))];
-    let written = tx.execute(&sql, &values, Some(&batch)).await?;
+    let mut written = 0;
+    for parcel in parcels(tasks, |_| ID_BYTES) {
+        let batch = Batch::default().ids("id", parcel.iter().map(|task| task.attempt.task().uuid()));
+        written += tx.execute(&sql, &values, Some(&batch)).await?;
+    }
     // The rows are locked (or SQLite is): nobody can have moved them since they were read.
     if written == tasks.len() as u64 {
         Ok(())

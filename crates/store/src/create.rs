@@ -9,15 +9,13 @@ use time::OffsetDateTime;
 
 use crate::collections::record_event;
 use crate::connect::Store;
-use crate::dialect::{Batch, Tx, Value};
+use crate::dialect::{Batch, ID_BYTES, Tx, VALUE_BYTES, Value, parcels};
 use crate::error::{StoreError, run};
 use crate::instant::to_ms;
 use crate::text::bounded;
 
 /// Most tasks of one collection.
 pub const MAX_COLLECTION_TASKS: usize = 1_000_000;
-/// Tasks per insert: large enough that the statement costs nothing, small enough that its parameters stay around a megabyte.
-const CHUNK_ROWS: usize = 5_000;
 
 /// A collection to be made.
 #[derive(Debug, Clone)]
@@ -100,8 +98,10 @@ impl Store {
             let mut tx = self.begin().await?;
             let created = insert_collection(&mut tx, new).await?;
             if created == Created::New {
-                for (chunk, tasks) in new.tasks.chunks(CHUNK_ROWS).enumerate() {
-                    insert_tasks(&mut tx, new.id, chunk * CHUNK_ROWS, tasks, new.created_at).await?;
+                let mut first = 0;
+                for tasks in parcels(&new.tasks, |task| ID_BYTES + 2 * VALUE_BYTES + 2 + task.device.as_str().len()) {
+                    insert_tasks(&mut tx, new.id, first, tasks, new.created_at).await?;
+                    first += tasks.len();
                 }
                 let skipped = new.tasks.iter().filter(|task| task.skip.is_some()).count();
                 let detail = serde_json::json!({ "targeted": new.tasks.len(), "skipped": skipped });

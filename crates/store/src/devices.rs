@@ -9,14 +9,12 @@ use time::OffsetDateTime;
 use crate::apply::device_id;
 use crate::collections::parse;
 use crate::connect::Store;
-use crate::dialect::Batch;
+use crate::dialect::{Batch, VALUE_BYTES, parcels};
 use crate::entity::device;
 use crate::error::{StoreError, run};
 use crate::instant::{from_ms, maybe_from_ms};
 use crate::presence::{OFFLINE, ONLINE, UNKNOWN};
 
-/// Devices per statement of [`Store::known_devices`].
-const CHUNK_ROWS: usize = 5_000;
 /// Most ids in one answer of [`Store::all_device_ids`].
 const MAX_IDS: u32 = 10_000;
 
@@ -90,7 +88,7 @@ impl Store {
         run("looking up devices", || async {
             let mut reader = self.reader().await?;
             let mut known = Vec::with_capacity(devices.len());
-            for chunk in devices.chunks(CHUNK_ROWS) {
+            for chunk in parcels(devices, |device| VALUE_BYTES + device.as_str().len()) {
                 let batch = Batch::default().texts("id", chunk.iter().map(|device| Some(device.as_str())));
                 for row in reader.fetch(SQL, &[], Some(&batch)).await? {
                     known.push(KnownDevice {

@@ -219,6 +219,30 @@ impl Dialect {
     }
 }
 
+/// Most bytes of rows in one statement. Over loopback this is one TCP segment. The driver leaves Nagle's algorithm on (sqlx 0.9.0, its issue
+/// 4335, fixed after it), so the end of a statement that does not fill a segment waits for the server's delayed acknowledgement: 40 ms.
+pub(crate) const STATEMENT_BYTES: usize = 60_000;
+/// Bytes of one value beside its content, on the wire.
+pub(crate) const VALUE_BYTES: usize = 4;
+/// Bytes of one id on the wire.
+pub(crate) const ID_BYTES: usize = 20;
+
+/// Divides the items among statements of at most [`STATEMENT_BYTES`]; an item that is larger by itself goes alone.
+pub(crate) fn parcels<T>(items: &[T], bytes: impl Fn(&T) -> usize) -> impl Iterator<Item = &[T]> {
+    let mut rest = items;
+    std::iter::from_fn(move || {
+        let mut sum = 0;
+        let fits = rest.iter().take_while(|item| {
+            sum += bytes(item);
+            sum <= STATEMENT_BYTES
+        });
+        let count = fits.count().max(1).min(rest.len());
+        let (parcel, behind) = rest.split_at(count);
+        rest = behind;
+        (!parcel.is_empty()).then_some(parcel)
+    })
+}
+
 /// A single value of a statement.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Value<'a> {
@@ -263,42 +287,43 @@ impl<'a> Batch<'a> {
         self
     }
 
+    /// Columns that travel. One without any value does not: the table names it as `NULL`.
+    fn filled(&self) -> impl Iterator<Item = &(&'static str, Column<'a>)> {
+        self.columns.iter().filter(|(_, column)| !column.is_bare())
+    }
+
     /// The batch as a table named `v`, its first parameter being number `first`.
     fn table(&self, dialect: Dialect, first: usize) -> String {
-        let each = |make: &dyn Fn(usize, &'static str, &Column<'a>) -> String| {
-            self.columns.iter().enumerate().map(|(i, (name, column))| make(i, name, column)).collect::<Vec<_>>().join(", ")
+        let filled = |make: &dyn Fn(usize, &'static str, &Column<'a>) -> String| {
+            self.filled().enumerate().map(|(i, (name, column))| make(i, name, column)).collect::<Vec<_>>().join(", ")
         };
+        let bare = self.columns.iter().filter(|(_, column)| column.is_bare());
         match dialect {
             Dialect::Postgres => {
-                let arrays = each(&|i, _, column| {
-                    let kind = match column {
-                        Column::Ids(_) => "uuid",
-                        Column::Texts(_) => "text",
-                        Column::Smalls(_) => "int2",
-                        Column::Numbers(_) => "int8",
-                    };
-                    format!("${}::{kind}[]", first + i)
-                });
-                format!("UNNEST({arrays}) AS v({})", each(&|_, name, _| name.to_owned()))
+                let arrays = filled(&|i, _, column| format!("${}::{}[]", first + i, column.postgres_type()));
+                let names = filled(&|_, name, _| name.to_owned());
+                let bare: String = bare.map(|(name, column)| format!(", NULL::{} AS {name}", column.postgres_type())).collect();
+                format!("(SELECT u.*{bare} FROM UNNEST({arrays}) AS u({names})) AS v")
             }
             Dialect::Sqlite => {
-                let columns = each(&|i, name, column| match column {
+                let columns = filled(&|i, name, column| match column {
                     Column::Ids(_) => format!("unhex(value->>{i}) AS {name}"),
                     _ => format!("value->>{i} AS {name}"),
                 });
-                format!("(SELECT {columns} FROM json_each(${first})) AS v")
+                let bare: String = bare.map(|(name, _)| format!(", NULL AS {name}")).collect();
+                format!("(SELECT {columns}{bare} FROM json_each(${first})) AS v")
             }
         }
     }
 
     /// The rows as JSON arrays in one JSON array; an id is its hex digits.
     fn json(&self) -> Result<String, StoreError> {
-        let rows = self.columns.first().map_or(0, |(_, column)| column.len());
+        let rows = self.filled().next().map_or(0, |(_, column)| column.len());
         let mut text = Vec::with_capacity(rows * self.columns.len() * 12 + 2);
         text.push(b'[');
         for row in 0..rows {
             text.extend_from_slice(if row == 0 { b"[" } else { b",[" });
-            for (i, (_, column)) in self.columns.iter().enumerate() {
+            for (i, (_, column)) in self.filled().enumerate() {
                 if i > 0 {
                     text.push(b',');
                 }
@@ -318,6 +343,25 @@ impl Column<'_> {
             Self::Texts(values) => values.len(),
             Self::Smalls(values) => values.len(),
             Self::Numbers(values) => values.len(),
+        }
+    }
+
+    /// Without any value. A list of ids is never that: it says how many rows there are.
+    fn is_bare(&self) -> bool {
+        match self {
+            Self::Ids(_) => false,
+            Self::Texts(values) => values.iter().all(Option::is_none),
+            Self::Smalls(values) => values.iter().all(Option::is_none),
+            Self::Numbers(values) => values.iter().all(Option::is_none),
+        }
+    }
+
+    fn postgres_type(&self) -> &'static str {
+        match self {
+            Self::Ids(_) => "uuid",
+            Self::Texts(_) => "text",
+            Self::Smalls(_) => "int2",
+            Self::Numbers(_) => "int8",
         }
     }
 
@@ -348,7 +392,7 @@ fn postgres_arguments(values: &[Value<'_>], batch: Option<&Batch<'_>>) -> Result
         }
         .map_err(sqlx::Error::Encode)?;
     }
-    for (_, column) in batch.iter().flat_map(|batch| &batch.columns) {
+    for (_, column) in batch.iter().flat_map(|batch| batch.filled()) {
         match column {
             Column::Ids(values) => arguments.add(values.as_slice()),
             Column::Texts(values) => arguments.add(values.as_slice()),
@@ -495,20 +539,29 @@ mod tests {
     #[test]
     fn a_batch_is_one_table_in_both_languages() {
         let batch = Batch::default()
+            .smalls("state", [None])
             .ids("id", [Uuid::from_u128(10)])
             .texts("device", [Some("a\"b")])
-            .smalls("state", [None])
             .numbers("at", [Some(7)]);
         assert_eq!(
             Dialect::Postgres.render("UPDATE x SET y = $1 FROM [[v]]", Some(&batch), 1),
-            "UPDATE x SET y = $1 FROM UNNEST($2::uuid[], $3::text[], $4::int2[], $5::int8[]) AS v(id, device, state, at)"
+            "UPDATE x SET y = $1 FROM (SELECT u.*, NULL::int2 AS state FROM UNNEST($2::uuid[], $3::text[], $4::int8[]) AS u(id, device, at)) AS v"
         );
         assert_eq!(
             Dialect::Sqlite.render("UPDATE x SET y = $1 FROM [[v]]", Some(&batch), 1),
-            "UPDATE x SET y = $1 FROM (SELECT unhex(value->>0) AS id, value->>1 AS device, value->>2 AS state, value->>3 AS at FROM json_each($2)) AS v"
+            "UPDATE x SET y = $1 FROM (SELECT unhex(value->>0) AS id, value->>1 AS device, value->>2 AS at, NULL AS state FROM json_each($2)) AS v"
         );
-        assert_eq!(batch.json().expect("JSON"), r#"[["0000000000000000000000000000000a","a\"b",null,7]]"#);
+        assert_eq!(batch.json().expect("JSON"), r#"[["0000000000000000000000000000000a","a\"b",7]]"#);
         assert_eq!(Batch::default().ids("id", []).json().expect("JSON"), "[]");
+    }
+
+    #[test]
+    fn a_statement_stays_within_its_bytes() {
+        let sizes = [STATEMENT_BYTES, 1, STATEMENT_BYTES - 1, STATEMENT_BYTES + 5, 10, 10];
+        let divided: Vec<&[usize]> = parcels(&sizes, |size| *size).collect();
+        assert_eq!(divided, [&sizes[..1], &sizes[1..3], &sizes[3..4], &sizes[4..]]);
+        assert_eq!(parcels(&[] as &[usize], |size| *size).count(), 0);
+        assert!(parcels(&[ID_BYTES; 9_999], |size| *size).all(|parcel| parcel.len() * ID_BYTES <= STATEMENT_BYTES));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use muster_wire::presence::{Presence, ProactiveConsent};
 use time::OffsetDateTime;
 
 use crate::connect::Store;
-use crate::dialect::{Batch, Value};
+use crate::dialect::{Batch, VALUE_BYTES, Value, parcels};
 use crate::error::{StoreError, run};
 use crate::instant::to_ms;
 use crate::text::{bounded, clean_json};
@@ -66,6 +66,40 @@ impl<'a> Row<'a> {
             birth,
         }
     }
+
+    /// On the wire: ten values, three of them numbers.
+    fn bytes(&self) -> usize {
+        let agent = self.agent.as_ref().map_or(0, |(name, version)| name.len() + version.len());
+        10 * VALUE_BYTES
+            + 3 * 8
+            + 8
+            + self.birth.device.as_str().len()
+            + self.methods.len()
+            + self.proto.len()
+            + self.reported.len()
+            + agent
+    }
+}
+
+fn batch_of<'a>(rows: &'a [Row<'a>]) -> Batch<'a> {
+    let consent = |birth: &Birth| {
+        birth.presence.proactive_consent.map(|consent| match consent {
+            ProactiveConsent::Enabled => "enabled",
+            ProactiveConsent::Disabled => "disabled",
+            ProactiveConsent::Unknown => "unknown",
+        })
+    };
+    Batch::default()
+        .texts("id", rows.iter().map(|row| Some(row.birth.device.as_str())))
+        .numbers("at", rows.iter().map(|row| Some(to_ms(row.birth.at))))
+        .numbers("started_at", rows.iter().map(|row| row.birth.presence.started.map(to_ms)))
+        .numbers("skew", rows.iter().map(|row| row.skew_ms))
+        .texts("proto", rows.iter().map(|row| Some(row.proto.as_str())))
+        .texts("methods", rows.iter().map(|row| Some(row.methods.as_str())))
+        .texts("agent_name", rows.iter().map(|row| row.agent.as_ref().map(|agent| agent.0.as_str())))
+        .texts("agent_version", rows.iter().map(|row| row.agent.as_ref().map(|agent| agent.1.as_str())))
+        .texts("consent", rows.iter().map(|row| consent(row.birth)))
+        .texts("reported", rows.iter().map(|row| Some(row.reported.as_str())))
 }
 
 /// The last entry of each device, by time received.
@@ -100,24 +134,6 @@ impl Store {
 
     async fn upsert_births(&self, births: &[&Birth]) -> Result<(), StoreError> {
         let rows: Vec<Row<'_>> = births.iter().map(|birth| Row::new(birth)).collect();
-        let consent = |birth: &Birth| {
-            birth.presence.proactive_consent.map(|consent| match consent {
-                ProactiveConsent::Enabled => "enabled",
-                ProactiveConsent::Disabled => "disabled",
-                ProactiveConsent::Unknown => "unknown",
-            })
-        };
-        let batch = Batch::default()
-            .texts("id", rows.iter().map(|row| Some(row.birth.device.as_str())))
-            .numbers("at", rows.iter().map(|row| Some(to_ms(row.birth.at))))
-            .numbers("started_at", rows.iter().map(|row| row.birth.presence.started.map(to_ms)))
-            .numbers("skew", rows.iter().map(|row| row.skew_ms))
-            .texts("proto", rows.iter().map(|row| Some(row.proto.as_str())))
-            .texts("methods", rows.iter().map(|row| Some(row.methods.as_str())))
-            .texts("agent_name", rows.iter().map(|row| row.agent.as_ref().map(|agent| agent.0.as_str())))
-            .texts("agent_version", rows.iter().map(|row| row.agent.as_ref().map(|agent| agent.1.as_str())))
-            .texts("consent", rows.iter().map(|row| consent(row.birth)))
-            .texts("reported", rows.iter().map(|row| Some(row.reported.as_str())));
         let mut tx = self.begin().await?;
         let sql = format!(
             "INSERT INTO device (id, presence, presence_at, last_seen, first_seen, started_at, clock_skew_ms, proto, methods, agent_name, \
@@ -132,7 +148,9 @@ impl Store {
             tx.dialect().json("v.reported"),
             tx.dialect().larger("COALESCE(device.last_seen, 0)", "excluded.last_seen"),
         );
-        tx.execute(&sql, &[], Some(&batch)).await?;
+        for parcel in parcels(&rows, Row::bytes) {
+            tx.execute(&sql, &[], Some(&batch_of(parcel))).await?;
+        }
         tx.commit().await
     }
 

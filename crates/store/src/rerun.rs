@@ -5,16 +5,13 @@ use time::OffsetDateTime;
 
 use crate::collections::record_event;
 use crate::connect::Store;
-use crate::dialect::{Tx, Value};
+use crate::dialect::{Batch, ID_BYTES, Tx, VALUE_BYTES, Value, parcels};
 use crate::error::{StoreError, run};
 use crate::instant::to_ms;
 
 /// What is run again when no reasons are named. Cancelled and skipped tasks ended on purpose: they are run again only by naming why they
 /// ended.
 pub const RERUN_BY_DEFAULT: [TaskState; 3] = [TaskState::Failed, TaskState::Refused, TaskState::Expired];
-
-/// Tasks per statement.
-const CHUNK_ROWS: usize = 5_000;
 
 /// Which tasks to run again.
 #[derive(Debug, Clone)]
@@ -99,7 +96,7 @@ async fn rerun_in(tx: &mut Tx, rerun: &Rerun<'_>) -> Result<Reran, StoreError> {
         attempts.push((task, number));
     }
     let mut tasks = 0;
-    for chunk in attempts.chunks(CHUNK_ROWS) {
+    for chunk in parcels(&attempts, |_| 2 * ID_BYTES + VALUE_BYTES + 2) {
         tasks += requeue(tx, rerun, &which, chunk).await?;
     }
     if tasks == 0 {
@@ -117,7 +114,7 @@ async fn rerun_in(tx: &mut Tx, rerun: &Rerun<'_>) -> Result<Reran, StoreError> {
 }
 
 async fn requeue(tx: &mut Tx, rerun: &Rerun<'_>, which: &str, chunk: &[(muster_wire::TaskId, u8)]) -> Result<u64, StoreError> {
-    let batch = crate::dialect::Batch::default()
+    let batch = Batch::default()
         .ids("id", chunk.iter().map(|(task, _)| task.uuid()))
         .ids("attempt_id", chunk.iter().map(|(task, number)| if *number == 0 { task.uuid() } else { task.attempt(*number).uuid() }))
         .smalls("attempt", chunk.iter().map(|(_, number)| Some(i16::from(*number))));

@@ -64,7 +64,7 @@ CREATE TABLE task (
     owner text,
     correlation_id text,
     detail text
-) WITH (fillfactor = 75, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 10000);
+) WITH (fillfactor = 40, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 10000);
 CREATE INDEX task_device ON task (device_id, id);
 
 CREATE TABLE attempt (
