@@ -62,7 +62,7 @@ impl Looker {
                 (landed, judgement)
             }
             Err(error @ Unjudged::TooLarge { .. }) => (Landed::default(), damaged(Reason::UploadTooLarge, &error.to_string())),
-            Err(Unjudged::Landing(error @ (LandingError::TooManyObjects { .. } | LandingError::ObjectTooLarge { .. }))) => {
+            Err(Unjudged::Landing(error @ (LandingError::TooManyObjects { .. } | LandingError::ObjectTooLarge { .. } | LandingError::InboxTooLarge { .. }))) => {
                 (Landed::default(), damaged(Reason::UploadTooLarge, &error.to_string()))
             }
             Err(error) => {

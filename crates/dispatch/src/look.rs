@@ -235,7 +235,7 @@ impl Looker {
             return Some(Event::NothingFound { begun: false });
         }
         match self.landing.list_inbox(attempt).await {
-            Ok(listing) if listing.objects.is_empty() => Some(Event::NothingFound { begun: false }),
+            Ok(listing) if listing.objects.is_empty() => Some(Event::NothingFound { begun: listing.begun }),
             Ok(_) => Some(Event::ObjectsFound),
             Err(LandingError::InboxNotFound { .. }) => Some(Event::NothingFound { begun: false }),
             // Too many objects are objects; judging names the limit.

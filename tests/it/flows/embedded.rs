@@ -4,7 +4,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use muster_tests::api::{bundles_from_all, collection, devices};
-use muster_wire::http::{BundleManifest, CollectionRequest, Target};
+use muster_agent::fault::Fault;
+use muster_wire::http::{BundleManifest, CollectionRequest, Target, TaskDetail};
 use muster_wire::{Reason, TaskState};
 
 use crate::fleet::{Mix, fleet};
@@ -25,6 +26,11 @@ async fn heavy_every_fault_ends_with_its_reason() {
         let task = tasks.iter().find(|task| task.device == device).expect("every device has a task");
         match fault {
             None => assert_eq!((task.state, task.reason), (TaskState::Verified, Some(Reason::Collected)), "{device} {task:?}"),
+            // It falls silent for good, so the last word is about silence, and the first attempt's about the half that came.
+            Some(Fault::HalfUpload) => {
+                let detail: TaskDetail = controller.api.get(&format!("/api/v1/tasks/{}", task.id)).await.expect("a task");
+                assert_eq!((detail.attempts[0].reason, task.reason), (Some(Reason::UploadUnfinished), Some(Reason::NoAnswer)), "{detail:?}");
+            }
             Some(fault) => assert!(
                 fault.expected().contains(&task.reason.expect("a final task has a reason")),
                 "{device} is {fault}: expected one of {:?}, got {task:?}",
@@ -89,7 +95,7 @@ async fn cancelled_tasks_are_final_and_failed_ones_can_be_run_again() {
     cli_ok(&controller.api, &["collections", "rerun", &created.id.to_string(), "--failed"]);
     let view = controller.api.finished(created.id, Duration::from_secs(60)).await;
     assert_eq!(view.counters.verified, 6, "{view:?}");
-    let detail: muster_wire::http::TaskDetail = controller.api.get(&format!("/api/v1/tasks/{}", created.id.task(0))).await.expect("a task");
+    let detail: TaskDetail = controller.api.get(&format!("/api/v1/tasks/{}", created.id.task(0))).await.expect("a task");
     assert_eq!(detail.attempts.len(), 1, "the first attempt stays as history: {detail:?}");
     fleet.stop().await;
 }
