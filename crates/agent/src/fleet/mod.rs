@@ -1,5 +1,5 @@
 //! Thousands of devices in one process: the same session, table, methods and uploads as a real one, over synthetic logs and
-//! bundles, some of them with a scripted [`Fault`](crate::Fault).
+//! bundles, some of them with a scripted [`Fault`].
 
 pub(crate) mod synthetic;
 

@@ -54,7 +54,7 @@ pub(crate) struct RunArguments {
     #[arg(long, short, value_name = "FILE", env = "MUSTER_AGENT_CONFIG")]
     pub config: Option<PathBuf>,
     /// Device id
-    #[arg(long, value_name = "ID", env = "MUSTER_AGENT_DEVICE")]
+    #[arg(long, visible_alias = "device-id", value_name = "ID", env = "MUSTER_AGENT_DEVICE")]
     pub device: Option<String>,
     /// Broker: mqtt://host:1883 or mqtts://host:8883
     #[arg(long, value_name = "URL", env = "MUSTER_AGENT_MQTT")]

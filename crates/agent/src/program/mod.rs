@@ -27,10 +27,21 @@ pub(crate) fn main(arguments: Arguments) -> ExitCode {
     match run(arguments.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            output::error(&format!("{error:#}"));
+            output::error(&in_one_line(&error));
             ExitCode::from(if error.is::<SettingsError>() || error.is::<Usage>() { 2 } else { 1 })
         }
     }
+}
+
+/// An error with its causes, each said once.
+fn in_one_line(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = if text.is_empty() { cause } else { format!("{text}: {cause}") };
+        }
+    }
+    text
 }
 
 /// A mistake on the command line that only shows here.

@@ -19,8 +19,8 @@ use url::Url;
 pub(crate) const MAX_PACKET_BYTES: u32 = 256 * 1024;
 /// Requests the broker may send before we have acknowledged the first.
 pub(crate) const RECEIVE_MAXIMUM: u16 = 16;
-/// Publishes on their way at once. rumqttc allocates a table of this size for every client.
-pub(crate) const IN_FLIGHT: u16 = 16;
+/// Publishes on their way at once. rumqttc allocates a table of this size for every client, near 300 bytes a place.
+pub(crate) const IN_FLIGHT: u16 = 8;
 /// Requests in the client's channel.
 pub(crate) const CHANNEL: usize = 8;
 /// Shortest keep-alive: rumqttc panics below 5 s.

@@ -7,7 +7,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use url::Url;
 
 /// Longest URL of an object.
-pub(crate) const MAX_URL_BYTES: usize = 8 * 1024;
+pub const MAX_URL_BYTES: usize = 8 * 1024;
 
 /// All that may not stand bare in a path segment.
 const SEGMENT: &AsciiSet = &CONTROLS
