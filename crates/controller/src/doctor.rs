@@ -10,6 +10,7 @@ use std::time::Duration;
 use muster_landing::LandingError;
 use muster_store::SchemaState;
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use time::macros::datetime;
 
 use crate::api::problem::Chain;
@@ -88,7 +89,7 @@ fn check_clock(now: OffsetDateTime) -> Check {
             "set it (chrony, systemd-timesyncd): grants carry times, and devices and storage refuse those that are off",
         );
     }
-    Check::good("clock", format!("{} UTC", now.replace_nanosecond(0).unwrap_or(now)))
+    Check::good("clock", now.replace_nanosecond(0).unwrap_or(now).format(&Rfc3339).unwrap_or_else(|_| now.to_string()))
 }
 
 fn check_open_files(settings: &Settings) -> Check {

@@ -15,9 +15,9 @@ const SECONDS_BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1
 /// Buckets of every histogram of batch sizes.
 const BATCH_BUCKETS: [f64; 8] = [1.0, 2.0, 5.0, 20.0, 100.0, 500.0, 2000.0, 10000.0];
 
-/// The embedded broker logs every connect and disconnect at INFO; for 20,000 devices that drowns everything else. A level for it given in the
-/// settings still wins.
-const QUIETER: [&str; 2] = ["mqtt5=warn", "mqtt5_protocol=warn"];
+/// The embedded broker logs every connect and disconnect at INFO, which for 20,000 devices drowns everything else, and the schema steps are told
+/// by the controller itself. A level for them given in the settings still wins.
+const QUIETER: [&str; 3] = ["mqtt5=warn", "mqtt5_protocol=warn", "sea_orm_migration=warn"];
 
 /// Reads a log filter.
 ///

@@ -60,7 +60,6 @@ pub(crate) async fn metrics(State(api): State<Arc<Api>>) -> ApiResult<Response> 
     })?;
     let status = api.dispatch.status();
     metrics::gauge!("muster_mqtt_connected").set(if status.mqtt_connected { 1.0 } else { 0.0 });
-    metrics::gauge!("muster_tasks_in_flight").set(f64::from(status.in_flight));
     Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"))], handle.render()).into_response())
 }
 
