@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use sea_orm::{DatabaseConnection, SqlxPostgresConnector, SqlxSqliteConnector};
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow, PgSslMode};
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
 use sqlx::{Arguments, AssertSqlSafe, ConnectOptions, Decode, Executor, PgPool, Postgres, Row as _, Sqlite, SqlitePool, Transaction, Type};
 use uuid::Uuid;
@@ -77,6 +77,7 @@ async fn open_postgres(url: &str, max_connections: u32, wait: Duration) -> Resul
             ("idle_in_transaction_session_timeout", POSTGRES_IDLE_IN_TRANSACTION_TIMEOUT),
         ])
         .disable_statement_logging();
+    let options = without_pointless_tls(options);
     let host =
         options.get_socket().map_or_else(|| format!("{}:{}", options.get_host(), options.get_port()), |path| path.display().to_string());
     let place = format!("{host}/{}", options.get_database().unwrap_or(options.get_username()));
@@ -105,6 +106,19 @@ async fn open_postgres(url: &str, max_connections: u32, wait: Duration) -> Resul
     }
     let orm = SqlxPostgresConnector::from_sqlx_postgres_pool(pool.clone());
     Ok(Opened { pools: Pools::Postgres(pool), write: orm.clone(), read: orm, place })
+}
+
+/// Within one machine encryption protects nobody, and it cuts a statement into records of 16 KiB, each of which waits for the one before
+/// (see [`STATEMENT_BYTES`]). Who asks for it (`sslmode=require` and stronger) gets it.
+fn without_pointless_tls(options: PgConnectOptions) -> PgConnectOptions {
+    let host = options.get_host();
+    let loopback =
+        host == "localhost" || host.trim_matches(['[', ']']).parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback());
+    if loopback && matches!(options.get_ssl_mode(), PgSslMode::Prefer | PgSslMode::Allow) {
+        options.ssl_mode(PgSslMode::Disable)
+    } else {
+        options
+    }
 }
 
 async fn open_sqlite(url: &str, max_connections: u32, wait: Duration) -> Result<Opened, StoreError> {
@@ -553,6 +567,21 @@ mod tests {
         );
         assert_eq!(batch.json().expect("JSON"), r#"[["0000000000000000000000000000000a","a\"b",7]]"#);
         assert_eq!(Batch::default().ids("id", []).json().expect("JSON"), "[]");
+    }
+
+    #[test]
+    fn encryption_is_left_out_only_within_one_machine() {
+        for (url, disabled) in [
+            ("postgres://u@127.0.0.1/d", true),
+            ("postgres://u@localhost:5433/d", true),
+            ("postgres://u@[::1]/d", true),
+            ("postgres://u@127.0.0.1/d?sslmode=require", false),
+            ("postgres://u@db.example.com/d", false),
+            ("postgres://u@10.0.0.7/d", false),
+        ] {
+            let options = without_pointless_tls(PgConnectOptions::from_str(url).expect("a URL"));
+            assert_eq!(matches!(options.get_ssl_mode(), PgSslMode::Disable), disabled, "{url}");
+        }
     }
 
     #[test]
