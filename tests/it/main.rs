@@ -5,7 +5,7 @@ mod broker_acl;
 mod deploy_examples;
 mod documents;
 mod example_device;
-mod mosquitto;
 mod fleet;
 mod flows;
+mod mosquitto;
 mod stack;

@@ -27,7 +27,13 @@ pub(crate) struct Controller {
 
 impl Controller {
     /// Starts one. No `mqtt` means the embedded broker, no `database` SQLite.
-    pub(crate) async fn start(directory: &std::path::Path, mqtt: Option<&str>, database: Option<&str>, landing: Landing<'_>, more: &[(&str, &str)]) -> Self {
+    pub(crate) async fn start(
+        directory: &std::path::Path,
+        mqtt: Option<&str>,
+        database: Option<&str>,
+        landing: Landing<'_>,
+        more: &[(&str, &str)],
+    ) -> Self {
         let (http, mqtt_port) = (free_port(), free_port());
         let mut settings = vec![
             ("server.listen".to_owned(), format!("127.0.0.1:{http}")),
@@ -55,14 +61,30 @@ impl Controller {
             set(key, (*value).to_owned());
         }
         let program = launch(directory, &settings);
-        let controller = Self { directory: directory.to_owned(), api: Api::new(format!("http://127.0.0.1:{http}")), embedded_mqtt_port: mqtt_port, program, settings };
+        let controller = Self {
+            directory: directory.to_owned(),
+            api: Api::new(format!("http://127.0.0.1:{http}")),
+            embedded_mqtt_port: mqtt_port,
+            program,
+            settings,
+        };
         controller.ready().await;
         controller
     }
 
     pub(crate) async fn ready(&self) {
-        let ready = || async { self.api.request(reqwest::Method::GET, "/readyz").send().await.map(|answer| answer.status().as_u16()).map_err(|error| error.to_string()) };
-        let deadline = tokio::time::timeout(Duration::from_secs(60), wait::until("the controller to be ready", Duration::from_secs(59), ready, |seen| *seen == Ok(200)));
+        let ready = || async {
+            self.api
+                .request(reqwest::Method::GET, "/readyz")
+                .send()
+                .await
+                .map(|answer| answer.status().as_u16())
+                .map_err(|error| error.to_string())
+        };
+        let deadline = tokio::time::timeout(
+            Duration::from_secs(60),
+            wait::until("the controller to be ready", Duration::from_secs(59), ready, |seen| *seen == Ok(200)),
+        );
         if deadline.await.is_err() {
             panic!("the controller is not ready:\n{}", self.program.tail());
         }

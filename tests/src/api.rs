@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use muster_wire::http::{CollectionCreated, CollectionOptions, CollectionRequest, CollectionState, CollectionView, NewCollection, Page, Problem, Target, TaskView};
+use muster_wire::http::{
+    CollectionCreated, CollectionOptions, CollectionRequest, CollectionState, CollectionView, NewCollection, Page, Problem, Target,
+    TaskView,
+};
 use muster_wire::{CollectionId, DeviceId, Reason, TaskState};
 use serde::de::DeserializeOwned;
 
@@ -96,7 +99,9 @@ impl Api {
             }
             view
         };
-        let done = |view: &Result<CollectionView, String>| view.as_ref().is_ok_and(|v| v.state != CollectionState::Running && v.counters.done() == v.counters.targeted);
+        let done = |view: &Result<CollectionView, String>| {
+            view.as_ref().is_ok_and(|v| v.state != CollectionState::Running && v.counters.done() == v.counters.targeted)
+        };
         wait::until("the collection to finish", patience, look, done).await.expect("accepted above")
     }
 
@@ -104,7 +109,8 @@ impl Api {
     pub async fn tasks(&self, id: CollectionId) -> Vec<TaskView> {
         let (mut all, mut after) = (Vec::new(), String::new());
         loop {
-            let page: Page<TaskView> = self.get(&format!("/api/v1/collections/{id}/tasks?limit=1000{after}")).await.expect("a page of tasks");
+            let page: Page<TaskView> =
+                self.get(&format!("/api/v1/collections/{id}/tasks?limit=1000{after}")).await.expect("a page of tasks");
             all.extend(page.items);
             match page.next {
                 Some(next) => after = format!("&after={next}"),

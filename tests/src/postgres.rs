@@ -32,7 +32,9 @@ impl Database {
     /// Makes an empty database in this server.
     pub async fn create_in(admin_url: &str) -> Self {
         let name = format!("muster_it_{}", uuid::Uuid::new_v4().simple());
-        let mut admin = PgConnection::connect(admin_url).await.unwrap_or_else(|error| panic!("PostgreSQL at {admin_url}: {error}; scripts/services.sh starts one"));
+        let mut admin = PgConnection::connect(admin_url)
+            .await
+            .unwrap_or_else(|error| panic!("PostgreSQL at {admin_url}: {error}; scripts/services.sh starts one"));
         admin.execute(AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.expect("the test user may create databases");
         let (server, _) = admin_url.rsplit_once('/').expect("a database URL has a path");
         Self { url: format!("{server}/{name}"), name, admin_url: admin_url.to_owned() }
@@ -63,7 +65,8 @@ pub struct Server {
 }
 
 fn tool(name: &str) -> PathBuf {
-    let mut versions: Vec<_> = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|e| e.path().join("bin").join(name)).collect();
+    let mut versions: Vec<_> =
+        std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|e| e.path().join("bin").join(name)).collect();
     versions.sort();
     versions.into_iter().rev().find(|path| path.is_file()).unwrap_or_else(|| PathBuf::from(name))
 }
@@ -89,7 +92,11 @@ impl Server {
             let given = Command::new("chown").arg("-R").arg("postgres").arg(directory).status().is_ok_and(|status| status.success());
             assert!(made && given, "a directory for the user postgres");
         }
-        let made = as_postgres(&tool("initdb")).args(["-A", "trust", "-U", "root", "-E", "UTF8", "--locale=C", "-D"]).arg(&data).output().expect("initdb is installed");
+        let made = as_postgres(&tool("initdb"))
+            .args(["-A", "trust", "-U", "root", "-E", "UTF8", "--locale=C", "-D"])
+            .arg(&data)
+            .output()
+            .expect("initdb is installed");
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
         let server = Self { program: Self::launch(directory, &data, port), port, data, directory: directory.to_owned() };
         server.answering().await;

@@ -166,7 +166,9 @@ impl Writer {
             while batch.len() < self.options.apply_batch {
                 let change = match queue.try_recv() {
                     Ok(change) => Some(change),
-                    Err(mpsc::error::TryRecvError::Empty) if Instant::now() < next_commit => tokio::time::timeout_at(next_commit, queue.recv()).await.ok().flatten(),
+                    Err(mpsc::error::TryRecvError::Empty) if Instant::now() < next_commit => {
+                        tokio::time::timeout_at(next_commit, queue.recv()).await.ok().flatten()
+                    }
                     Err(_) => None,
                 };
                 match change {
@@ -260,7 +262,11 @@ impl Writer {
                 Err(error) => {
                     self.written.retries.fetch_add(1, Ordering::Relaxed);
                     metrics::counter!("muster_database_retries_total").increment(1);
-                    tracing::warn!(error = &error as &dyn std::error::Error, transient = error.is_transient(), "could not write {what}; trying again");
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        transient = error.is_transient(),
+                        "could not write {what}; trying again"
+                    );
                 }
             }
             tokio::select! {

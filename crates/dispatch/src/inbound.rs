@@ -47,7 +47,9 @@ pub(crate) struct Inbound {
 
 impl Inbound {
     pub(crate) async fn run(self, mut deliveries: mpsc::Receiver<Delivery>, stop: CancellationToken) {
-        while let Some(Delivery { publish, ack }) = tokio::select! { delivery = deliveries.recv() => delivery, () = stop.cancelled() => None } {
+        while let Some(Delivery { publish, ack }) =
+            tokio::select! { delivery = deliveries.recv() => delivery, () = stop.cancelled() => None }
+        {
             match message::parse(&self.session.prefix, &self.session.caller, &publish) {
                 Ok(Message::Answer(answer)) => self.answer(answer, ack).await,
                 Ok(Message::Report { device, report }) => self.report(device, report, ack).await,
@@ -111,7 +113,8 @@ impl Inbound {
     async fn report(&self, device: DeviceId, report: TaskReport, ack: Ack) {
         self.received.reports.fetch_add(1, Ordering::Relaxed);
         ack.done();
-        let Some((attempt, work)) = AttemptId::from_uuid(report.attempt).and_then(|a| Some((a, self.works.get(a.task().collection())?))) else {
+        let Some((attempt, work)) = AttemptId::from_uuid(report.attempt).and_then(|a| Some((a, self.works.get(a.task().collection())?)))
+        else {
             self.received.unasked.fetch_add(1, Ordering::Relaxed);
             return;
         };
@@ -152,7 +155,8 @@ impl Inbound {
         if (400..500).contains(&answer.status)
             && let Ok(Some(device)) = self.store.device(&answer.device).await
         {
-            facts.method_listed = (!device.methods.is_empty()).then(|| device.methods.iter().any(|m| m.eq_ignore_ascii_case(work.method.as_str())));
+            facts.method_listed =
+                (!device.methods.is_empty()).then(|| device.methods.iter().any(|m| m.eq_ignore_ascii_case(work.method.as_str())));
             let skew = time::Duration::milliseconds(device.clock_skew_ms.unwrap_or(0));
             facts.agent_started_ago = device.started.and_then(|started| Duration::try_from(now - (started - skew)).ok());
         }
@@ -230,7 +234,14 @@ pub(crate) fn moved(options: &DispatchOptions, work: &OpenWork, facts: &TaskFact
                 not_before = not_before.max(base.at + work.attempt_timeout + options.grace);
                 releases_slot = false;
             }
-            let step = Step { to: TaskState::Queued, reason: Some(reason), not_before: Some(not_before), lease_until: None, releases_slot, ..base };
+            let step = Step {
+                to: TaskState::Queued,
+                reason: Some(reason),
+                not_before: Some(not_before),
+                lease_until: None,
+                releases_slot,
+                ..base
+            };
             Some((step, with_the_device))
         }
         Decision::Look | Decision::Ignore { .. } => None,

@@ -62,9 +62,9 @@ impl Looker {
                 (landed, judgement)
             }
             Err(error @ Unjudged::TooLarge { .. }) => (Landed::default(), damaged(Reason::UploadTooLarge, &error.to_string())),
-            Err(Unjudged::Landing(error @ (LandingError::TooManyObjects { .. } | LandingError::ObjectTooLarge { .. } | LandingError::InboxTooLarge { .. }))) => {
-                (Landed::default(), damaged(Reason::UploadTooLarge, &error.to_string()))
-            }
+            Err(Unjudged::Landing(
+                error @ (LandingError::TooManyObjects { .. } | LandingError::ObjectTooLarge { .. } | LandingError::InboxTooLarge { .. }),
+            )) => (Landed::default(), damaged(Reason::UploadTooLarge, &error.to_string())),
             Err(error) => {
                 // Ours, not the device's: nothing moves, and the lease brings another try.
                 tracing::warn!(%attempt, error = &error as &dyn std::error::Error, "could not judge an upload; trying again later");
@@ -104,7 +104,15 @@ impl Looker {
     }
 
     /// Writes the manifest and commits, or gives the attempt up. False: shutting down, nothing is decided.
-    async fn finish(&self, work: &OpenWork, row: &OpenTask, attempt: AttemptId, from: TaskState, landed: Landed, judgement: Judgement) -> bool {
+    async fn finish(
+        &self,
+        work: &OpenWork,
+        row: &OpenTask,
+        attempt: AttemptId,
+        from: TaskState,
+        landed: Landed,
+        judgement: Judgement,
+    ) -> bool {
         let now = OffsetDateTime::now_utc();
         let facts = facts(&self.options, work, attempt, from, now);
         let decision = event::decide(&facts, &Event::Judged(judgement.verdict, judgement.reason));
@@ -177,7 +185,8 @@ impl Looker {
         let mut landed = Landed::default();
         for (index, (module, text)) in modules.into_iter().enumerate() {
             // A module name comes from the device and becomes part of a path.
-            let name = ObjectName::from_device(&format!("{module}.{extension}")).or_else(|_| ObjectName::from_device(&format!("module-{index}.{extension}")))?;
+            let name = ObjectName::from_device(&format!("{module}.{extension}"))
+                .or_else(|_| ObjectName::from_device(&format!("module-{index}.{extension}")))?;
             let bytes = Bytes::from(text);
             let sealed = self.landing.put_sealed(attempt, &name, bytes.clone()).await?;
             landed.findings.push(inspect(name.as_str(), Cursor::new(bytes), sealed.size_bytes, &self.limits(sealed.size_bytes)));

@@ -118,9 +118,21 @@ impl Dispatch {
         let (looks, jobs) = Looks::new();
         let (wake, window, works) = (Wake::default(), Arc::new(Window::default()), Arc::new(OpenWorks::default()));
         let (polls, counters) = (Arc::new(poll::Polls::default()), Counters::default());
-        let handle = DispatchHandle { wake: wake.clone(), session: session.clone(), counters: counters.clone(), window: window.clone(), looks: looks.clone() };
+        let handle = DispatchHandle {
+            wake: wake.clone(),
+            session: session.clone(),
+            counters: counters.clone(),
+            window: window.clone(),
+            looks: looks.clone(),
+        };
 
-        let write = Writer { store: store.clone(), options: options.clone(), window: window.clone(), wake: wake.clone(), written: counters.written.clone() };
+        let write = Writer {
+            store: store.clone(),
+            options: options.clone(),
+            window: window.clone(),
+            wake: wake.clone(),
+            written: counters.written.clone(),
+        };
         let inbound = Inbound {
             store: store.clone(),
             options: options.clone(),

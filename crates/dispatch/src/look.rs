@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use muster_domain::deadline::{AttemptWindow, attempt_window};
 use muster_domain::event::{self, Decision, Event};
 use muster_landing::{Landing, LandingError};
-use muster_store::{Step, StepOutcome, Store, OpenTask};
+use muster_store::{OpenTask, Step, StepOutcome, Store};
 use muster_wire::method::answer::TaskStatus;
 use muster_wire::presence::PROTO_311;
 use muster_wire::{AttemptId, DeviceId, TaskState};
@@ -56,7 +56,11 @@ impl Job {
 
     fn attempt(&self) -> AttemptId {
         match self {
-            Self::Said { attempt, .. } | Self::Silence { attempt } | Self::Judge { attempt } | Self::Land { attempt, .. } | Self::Close { attempt } => *attempt,
+            Self::Said { attempt, .. }
+            | Self::Silence { attempt }
+            | Self::Judge { attempt }
+            | Self::Land { attempt, .. }
+            | Self::Close { attempt } => *attempt,
         }
     }
 }
@@ -278,7 +282,13 @@ impl Looker {
                     false => None,
                 };
                 metrics::counter!("muster_requests_repeated_total").increment(1);
-                request::send_again(&self.session, &to, work.method, attempt, request::payload(work, grant.as_ref().map(|grant| grant.url().expose_secret())))
+                request::send_again(
+                    &self.session,
+                    &to,
+                    work.method,
+                    attempt,
+                    request::payload(work, grant.as_ref().map(|grant| grant.url().expose_secret())),
+                )
             }
         };
         if let Err(error) = sent {
@@ -298,7 +308,6 @@ impl Looker {
             tracing::warn!(%attempt, error = &error as &dyn std::error::Error, "could not close an inbox");
         }
     }
-
 }
 
 /// The times of an attempt that was sent at `dispatched_at`.

@@ -16,10 +16,7 @@ pub(crate) enum Message {
     /// Answer to a request of ours.
     Answer(Answer),
     /// State of an upload.
-    Report {
-        device: DeviceId,
-        report: TaskReport,
-    },
+    Report { device: DeviceId, report: TaskReport },
     /// Birth or will.
     Presence {
         device: DeviceId,

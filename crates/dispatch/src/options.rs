@@ -25,7 +25,11 @@ pub struct MqttOptions {
 
 impl std::fmt::Debug for MqttOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MqttOptions").field("url", &self.url).field("client_id", &self.client_id).field("prefix", &self.prefix).finish_non_exhaustive()
+        f.debug_struct("MqttOptions")
+            .field("url", &self.url)
+            .field("client_id", &self.client_id)
+            .field("prefix", &self.prefix)
+            .finish_non_exhaustive()
     }
 }
 

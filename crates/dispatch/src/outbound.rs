@@ -169,7 +169,12 @@ impl Outbound {
             return self.give_up(work, task, TaskState::Failed, Reason::LandingUnavailable, detail).await;
         }
         let wait = muster_domain::backoff::delay(&self.options.schedule, u32::from(task.attempt.number()), rand::random());
-        let step = Step { reason: Some(Reason::LandingUnavailable), detail: Some(detail), not_before: Some(now + wait), ..step(task.attempt, now) };
+        let step = Step {
+            reason: Some(Reason::LandingUnavailable),
+            detail: Some(detail),
+            not_before: Some(now + wait),
+            ..step(task.attempt, now)
+        };
         self.ended(work, step).await;
     }
 

@@ -4,7 +4,9 @@ use bytes::Bytes;
 use muster_domain::deadline::{AttemptWindow, message_expiry_seconds};
 use muster_wire::http::CollectionRequest;
 use muster_wire::method::name::Method;
-use muster_wire::method::request::{Encoding, GetModuleLogsRequest, GetTaskStatusRequest, SasUrl, UploadModuleLogsRequest, UploadSupportBundleRequest};
+use muster_wire::method::request::{
+    Encoding, GetModuleLogsRequest, GetTaskStatusRequest, SasUrl, UploadModuleLogsRequest, UploadSupportBundleRequest,
+};
 use muster_wire::properties::{CONTENT_TYPE, MAX_ANSWER_BYTES, PROTOCOL_VERSION, RequestProperties};
 use muster_wire::topic::Topic;
 use muster_wire::{AttemptId, DeviceId};
@@ -22,7 +24,8 @@ pub(crate) fn payload(work: &OpenWork, grant_url: Option<&str>) -> Bytes {
     let json = match &work.request {
         // `until` is never sent: devices put `since` in its place (iotedge-direct-methods §6.4).
         CollectionRequest::Bundle { since, edge_runtime_only } => {
-            UploadSupportBundleRequest { sas_url: grant_url, since: since.clone(), until: None, edge_runtime_only: *edge_runtime_only }.to_json()
+            UploadSupportBundleRequest { sas_url: grant_url, since: since.clone(), until: None, edge_runtime_only: *edge_runtime_only }
+                .to_json()
         }
         CollectionRequest::UploadLogs { items, encoding, content_type } => {
             UploadModuleLogsRequest { sas_url: grant_url, items: items.clone(), encoding: *encoding, content_type: *content_type }.to_json()
@@ -52,13 +55,25 @@ struct Outgoing {
 }
 
 /// Sends a collection's request for one attempt.
-pub(crate) async fn send(session: &Session, to: &Addressed<'_>, method: Method, attempt: AttemptId, payload: Bytes) -> Result<(), PublishError> {
+pub(crate) async fn send(
+    session: &Session,
+    to: &Addressed<'_>,
+    method: Method,
+    attempt: AttemptId,
+    payload: Bytes,
+) -> Result<(), PublishError> {
     let out = outgoing(session, to, method, attempt.uuid(), payload);
     session.publish(out.topic, out.properties, out.payload).await
 }
 
 /// The same once more, unless the broker is busy.
-pub(crate) fn send_again(session: &Session, to: &Addressed<'_>, method: Method, attempt: AttemptId, payload: Bytes) -> Result<(), PublishError> {
+pub(crate) fn send_again(
+    session: &Session,
+    to: &Addressed<'_>,
+    method: Method,
+    attempt: AttemptId,
+    payload: Bytes,
+) -> Result<(), PublishError> {
     let out = outgoing(session, to, method, attempt.uuid(), payload);
     session.try_publish(out.topic, out.properties, out.payload)
 }

@@ -96,7 +96,11 @@ impl Scan {
     async fn scan_collection(&self, work: &OpenWork, now: OffsetDateTime) -> Result<(), StoreError> {
         let lease_until = now + self.options.verify_lease;
         let take = TakeRequest { collection: work.id, after: None, limit: MAX_TAKEN, owner: &self.options.owner, now, lease_until };
-        let looks = Looking { first: self.options.look_first, max: self.options.look_max, gives_up_after: work.attempt_timeout + self.options.grace };
+        let looks = Looking {
+            first: self.options.look_first,
+            max: self.options.look_max,
+            gives_up_after: work.attempt_timeout + self.options.grace,
+        };
         for task in self.store.take_silent(&take, &looks).await?.tasks {
             self.scanned.silent.fetch_add(1, Ordering::Relaxed);
             self.looks.look(Job::Silence { attempt: task.attempt });

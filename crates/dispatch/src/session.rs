@@ -145,9 +145,18 @@ pub(crate) fn prepare(options: &MqttOptions, deliveries: mpsc::Sender<Delivery>)
     let shared = Arc::new(Shared::default());
     shared.broker_max_packet.store(u64::MAX, Ordering::Relaxed);
     let filters = Filters(&options.prefix);
-    let session = Session { client: client.clone(), shared: shared.clone(), prefix: options.prefix.clone(), caller: options.client_id.clone() };
+    let session =
+        Session { client: client.clone(), shared: shared.clone(), prefix: options.prefix.clone(), caller: options.client_id.clone() };
     let filters = vec![filters.answers_to(&options.client_id), filters.answers_311(), filters.task_status(), filters.states()];
-    let driver = Driver { event_loop, client, filters, shared, deliveries, acks: mpsc::channel(RECEIVE_MAXIMUM as usize), broker: format!("{host}:{port}") };
+    let driver = Driver {
+        event_loop,
+        client,
+        filters,
+        shared,
+        deliveries,
+        acks: mpsc::channel(RECEIVE_MAXIMUM as usize),
+        broker: format!("{host}:{port}"),
+    };
     Ok((session, driver))
 }
 
@@ -350,12 +359,8 @@ mod tests {
 
     #[test]
     fn a_bad_url_is_named_with_the_reason() {
-        for (url, part) in [
-            ("localhost", "relative URL"),
-            ("http://x", "scheme"),
-            ("mqtt://", "no host"),
-            ("mqtt://u:p@h", "credentials"),
-        ] {
+        for (url, part) in [("localhost", "relative URL"), ("http://x", "scheme"), ("mqtt://", "no host"), ("mqtt://u:p@h", "credentials")]
+        {
             let error = client_options(&MqttOptions { url: url.to_owned(), ..MqttOptions::default() }).expect_err("refused").to_string();
             assert!(error.contains(part) || error.contains("empty host"), "{url}: {error}");
             assert!(error.contains("mqtt.url"));

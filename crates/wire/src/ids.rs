@@ -285,7 +285,9 @@ mod tests {
     fn one_spelling_only() {
         let task = CollectionId::new().task(7);
         let text = task.to_string();
-        for other in [text.replace("-7", "-07"), text.replace("-7", "-+7"), text.replace("tsk_", "col_"), format!("{text}-1"), String::new()] {
+        for other in
+            [text.replace("-7", "-07"), text.replace("-7", "-+7"), text.replace("tsk_", "col_"), format!("{text}-1"), String::new()]
+        {
             assert!(other.parse::<TaskId>().is_err(), "{other}");
         }
         assert!(AttemptId::from_correlation(task.uuid().as_bytes()).is_none(), "attempt 0 is the task itself");

@@ -142,7 +142,8 @@ mod tests {
         }
         let long = AnswerProperties::from_pairs(&[("__stat".to_owned(), "500".to_owned()), ("__stMsg".to_owned(), "é".repeat(9000))]);
         assert_eq!(long.expect("a status").message.expect("a message").chars().count(), MAX_STATUS_MESSAGE_CHARS);
-        let many: Vec<_> = (0..MAX_USER_PROPERTIES).map(|i| (format!("k{i}"), String::new())).chain([("__stat".to_owned(), "200".to_owned())]).collect();
+        let many: Vec<_> =
+            (0..MAX_USER_PROPERTIES).map(|i| (format!("k{i}"), String::new())).chain([("__stat".to_owned(), "200".to_owned())]).collect();
         assert_eq!(AnswerProperties::from_pairs(&many), Err(NoStatus), "properties past the limit are not looked at");
     }
 }

@@ -30,7 +30,9 @@ pub struct Prefix(String);
 
 /// Why a text is not a prefix.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("topic prefix {0:?}: use 1 to {MAX_PREFIX_LEVELS} levels of A-Z a-z 0-9 - _ . joined by /, at most {MAX_PREFIX_BYTES} characters, like muster/v1")]
+#[error(
+    "topic prefix {0:?}: use 1 to {MAX_PREFIX_LEVELS} levels of A-Z a-z 0-9 - _ . joined by /, at most {MAX_PREFIX_BYTES} characters, like muster/v1"
+)]
 pub struct InvalidPrefix(String);
 
 impl Prefix {
@@ -244,9 +246,20 @@ mod tests {
     fn forged_topics_are_none() {
         let prefix = Prefix::default();
         for topic in [
-            "", "muster/v1", "muster/v1/d/", "muster/v1/d/x", "muster/v2/d/x/task", "muster/v1/d/x/task/y", "muster/v1/d/x y/task",
-            "muster/v1/d//task", "muster/v1/d/x/rsp/a/b", "muster/v1/d/x/rsp/", "muster/v1/d/+/task", "muster/v1/d/x/r3/zz/200",
-            "muster/v1/d/../state", "muster/v1x/d/x/task",
+            "",
+            "muster/v1",
+            "muster/v1/d/",
+            "muster/v1/d/x",
+            "muster/v2/d/x/task",
+            "muster/v1/d/x/task/y",
+            "muster/v1/d/x y/task",
+            "muster/v1/d//task",
+            "muster/v1/d/x/rsp/a/b",
+            "muster/v1/d/x/rsp/",
+            "muster/v1/d/+/task",
+            "muster/v1/d/x/r3/zz/200",
+            "muster/v1/d/../state",
+            "muster/v1x/d/x/task",
         ] {
             assert_eq!(Topic::parse(&prefix, topic), None, "{topic}");
         }
@@ -259,7 +272,12 @@ mod tests {
         let device: DeviceId = "d".repeat(128).parse().expect("the longest device id");
         let topic = Topic::Answer { device: device.clone(), caller: "c".repeat(MAX_CALLER_BYTES) };
         assert!(topic.render(&prefix).len() <= MAX_TOPIC_BYTES);
-        let topic = Topic::Request311 { device, method: "UploadSupportBundle".to_owned(), correlation: Uuid::max(), deadline_unix_seconds: 99_999_999_999 };
+        let topic = Topic::Request311 {
+            device,
+            method: "UploadSupportBundle".to_owned(),
+            correlation: Uuid::max(),
+            deadline_unix_seconds: 99_999_999_999,
+        };
         assert!(topic.render(&prefix).len() <= MAX_TOPIC_BYTES);
     }
 

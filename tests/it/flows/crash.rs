@@ -22,13 +22,16 @@ async fn nothing_lost_nothing_twice(controller: &Controller, database: &Database
     assert_eq!(tasks.len(), DEVICES);
     let open: Vec<_> = tasks.iter().filter(|task| !task.state.is_final()).collect();
     assert!(open.is_empty(), "not final: {open:?}");
-    let not_verified: Vec<_> = tasks.iter().filter(|task| task.state != TaskState::Verified).map(|t| (t.device.as_str(), t.state, t.reason, t.attempt)).collect();
+    let not_verified: Vec<_> =
+        tasks.iter().filter(|task| task.state != TaskState::Verified).map(|t| (t.device.as_str(), t.state, t.reason, t.attempt)).collect();
     assert!(not_verified.is_empty(), "healthy devices must all be verified: {not_verified:?}");
     let mut connection = database.connect().await;
-    let rows = sqlx::query("SELECT count(*)::bigint AS n, count(DISTINCT task_id)::bigint AS tasks, count(DISTINCT device_id)::bigint AS devices FROM bundle")
-        .fetch_one(&mut connection)
-        .await
-        .expect("the table of bundles");
+    let rows = sqlx::query(
+        "SELECT count(*)::bigint AS n, count(DISTINCT task_id)::bigint AS tasks, count(DISTINCT device_id)::bigint AS devices FROM bundle",
+    )
+    .fetch_one(&mut connection)
+    .await
+    .expect("the table of bundles");
     let numbers: (i64, i64, i64) = (rows.get("n"), rows.get("tasks"), rows.get("devices"));
     assert_eq!(numbers, (DEVICES as i64, DEVICES as i64, DEVICES as i64), "one bundle per task and device");
     let manifests = walk(&controller.directory.join("data")).into_iter().filter(|path| path.ends_with("manifest.json")).count();
@@ -41,7 +44,9 @@ async fn heavy_controller_killed_ten_times() {
     let directory = tempfile::tempdir().expect("a private directory");
     let broker = Mosquitto::start(directory.path(), Tuning::Ours).await;
     let database = Database::create().await;
-    let mut controller = Controller::start(directory.path(), Some(&broker.url()), Some(&database.url), Landing::Directory, &[("dispatch.in_flight", "150")]).await;
+    let mut controller =
+        Controller::start(directory.path(), Some(&broker.url()), Some(&database.url), Landing::Directory, &[("dispatch.in_flight", "150")])
+            .await;
     let fleet = fleet(&broker.url(), DEVICES, Mix::Unhurried).await;
     controller.api.devices_online(DEVICES, Duration::from_secs(60)).await;
     let created = controller.api.create(&muster_tests::api::bundles_from_all(30, 5)).await;
@@ -70,7 +75,9 @@ async fn heavy_broker_and_postgres_killed() {
     let server_directory = tempfile::tempdir().expect("a private directory");
     let mut server = Server::start(server_directory.path()).await;
     let database = Database::create_in(&server.admin_url()).await;
-    let controller = Controller::start(directory.path(), Some(&broker.url()), Some(&database.url), Landing::Directory, &[("dispatch.in_flight", "150")]).await;
+    let controller =
+        Controller::start(directory.path(), Some(&broker.url()), Some(&database.url), Landing::Directory, &[("dispatch.in_flight", "150")])
+            .await;
     let fleet = fleet(&broker.url(), DEVICES, Mix::Unhurried).await;
     controller.api.devices_online(DEVICES, Duration::from_secs(60)).await;
     let created = controller.api.create(&muster_tests::api::bundles_from_all(30, 5)).await;

@@ -3,8 +3,8 @@
 use std::process::Command;
 use std::time::Duration;
 
-use muster_tests::api::{bundles_from_all, collection, devices};
 use muster_agent::fault::Fault;
+use muster_tests::api::{bundles_from_all, collection, devices};
 use muster_wire::http::{BundleManifest, CollectionRequest, Target, TaskDetail};
 use muster_wire::{Reason, TaskState};
 
@@ -29,7 +29,11 @@ async fn heavy_every_fault_ends_with_its_reason() {
             // It falls silent for good, so the last word is about silence, and the first attempt's about the half that came.
             Some(Fault::HalfUpload) => {
                 let detail: TaskDetail = controller.api.get(&format!("/api/v1/tasks/{}", task.id)).await.expect("a task");
-                assert_eq!((detail.attempts[0].reason, task.reason), (Some(Reason::UploadUnfinished), Some(Reason::NoAnswer)), "{detail:?}");
+                assert_eq!(
+                    (detail.attempts[0].reason, task.reason),
+                    (Some(Reason::UploadUnfinished), Some(Reason::NoAnswer)),
+                    "{detail:?}"
+                );
             }
             Some(fault) => assert!(
                 fault.expected().contains(&task.reason.expect("a final task has a reason")),

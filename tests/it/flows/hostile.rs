@@ -18,7 +18,7 @@ use crate::stack::{Controller, Landing};
 struct Puppet {
     id: DeviceId,
     client: AsyncClient,
-    requests: mpsc::UnboundedReceiver<Publish>,
+    requests: mpsc::Receiver<Publish>,
 }
 
 impl Puppet {
@@ -28,13 +28,13 @@ impl Puppet {
         options.set_max_packet_size(Some(2 << 20));
         options.set_outgoing_inflight_upper_limit(20);
         let (client, mut events) = AsyncClient::new(options, 20);
-        let (sender, requests) = mpsc::unbounded_channel();
+        let (sender, requests) = mpsc::channel(1000);
         client.subscribe(format!("muster/v1/d/{id}/cmd/#"), QoS::AtLeastOnce).await.expect("the channel is open");
         tokio::spawn(async move {
             loop {
                 match events.poll().await {
                     Ok(Event::Incoming(Packet::Publish(publish))) => {
-                        if sender.send(publish).is_err() {
+                        if sender.try_send(publish).is_err() {
                             return;
                         }
                     }
@@ -50,7 +50,10 @@ impl Puppet {
 
     async fn say(&self, channel: &str, payload: impl Into<Bytes>) {
         let retain = channel == "state";
-        self.client.publish(format!("muster/v1/d/{}/{channel}", self.id), QoS::AtLeastOnce, retain, payload).await.expect("the channel is open");
+        self.client
+            .publish(format!("muster/v1/d/{}/{channel}", self.id), QoS::AtLeastOnce, retain, payload)
+            .await
+            .expect("the channel is open");
     }
 
     async fn asked(&mut self) -> Publish {
@@ -67,7 +70,10 @@ impl Puppet {
             user_properties: vec![("__stat".to_owned(), status.to_owned()), ("__protVer".to_owned(), "1.0".to_owned())],
             ..PublishProperties::default()
         };
-        self.client.publish_with_properties(response_topic, QoS::AtLeastOnce, false, payload, properties).await.expect("the channel is open");
+        self.client
+            .publish_with_properties(response_topic, QoS::AtLeastOnce, false, payload, properties)
+            .await
+            .expect("the channel is open");
     }
 }
 
@@ -101,10 +107,16 @@ async fn devices_that_lie_or_babble_harm_nobody() {
     }
     bad.say("task", vec![b'x'; 256 * 1024 + 1]).await;
     bad.say("state", vec![b'x'; 20 * 1024]).await;
-    bad.say("task", serde_json::json!({"correlationId": "x", "status": "Completed", "attempt": CollectionId::new().task(3).attempt(1).uuid()}).to_string()).await;
+    bad.say(
+        "task",
+        serde_json::json!({"correlationId": "x", "status": "Completed", "attempt": CollectionId::new().task(3).attempt(1).uuid()})
+            .to_string(),
+    )
+    .await;
     let refused = || async {
         let metrics = controller.api.request(reqwest::Method::GET, "/metrics").send().await.expect("metrics").text().await.expect("text");
-        let by_reason = metrics.lines().filter(|line| line.starts_with("muster_messages_refused_total")).map(str::to_owned).collect::<Vec<_>>();
+        let by_reason =
+            metrics.lines().filter(|line| line.starts_with("muster_messages_refused_total")).map(str::to_owned).collect::<Vec<_>>();
         (status_number(&controller.api, "/dispatch/loops/refused").await, by_reason)
     };
     wait::until("the babble to be counted", Duration::from_secs(20), refused, |(n, _)| *n >= 19).await;
@@ -153,7 +165,10 @@ async fn malformed_results_fail_with_a_reason_and_escape_no_directory() {
         let task = controller.api.tasks(created.id).await.remove(0);
         assert_eq!((task.state, task.reason.map(|r| r.as_str())), (expected.0, Some(expected.1)), "{payload}: {task:?}");
     }
-    let outside: Vec<_> = crate::flows::embedded::walk(directory.path()).into_iter().filter(|p| p.to_string_lossy().contains("cron.d") && !p.starts_with(directory.path().join("data/landing"))).collect();
+    let outside: Vec<_> = crate::flows::embedded::walk(directory.path())
+        .into_iter()
+        .filter(|p| p.to_string_lossy().contains("cron.d") && !p.starts_with(directory.path().join("data/landing")))
+        .collect();
     assert!(outside.is_empty(), "{outside:?}");
     assert!(!std::path::Path::new("/etc/cron.d/x.log").exists());
 }
@@ -165,7 +180,13 @@ async fn bad_requests_are_named_and_nothing_falls_over() {
     let mut controller = Controller::start(directory.path(), None, None, Landing::Directory, &[]).await;
     let deep = "[".repeat(100_000);
     // Ten times the limit: refused from the length alone, before it is read; a client that goes on sending may see the connection end first.
-    let huge = controller.api.request(reqwest::Method::POST, "/api/v1/collections").header("content-type", "application/json").body(vec![b' '; 80 << 20]).send().await;
+    let huge = controller
+        .api
+        .request(reqwest::Method::POST, "/api/v1/collections")
+        .header("content-type", "application/json")
+        .body(vec![b' '; 80 << 20])
+        .send()
+        .await;
     assert!(huge.is_err() || huge.is_ok_and(|answer| answer.status().as_u16() == 413));
     for (body, status) in [
         ("", 400),
@@ -186,7 +207,14 @@ async fn bad_requests_are_named_and_nothing_falls_over() {
         let problem: Problem = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{shown}: {error}: {text}"));
         assert!(!problem.code.is_empty() && !problem.detail.is_empty(), "{problem:?}");
     }
-    for path in ["/api/v1/collections/nonsense", "/api/v1/collections?after=%00", "/api/v1/tasks/tsk_x", "/api/v1/bundles/..%2f..%2fetc", "/api/v2/", "/api/v1/devices/%2e%2e"] {
+    for path in [
+        "/api/v1/collections/nonsense",
+        "/api/v1/collections?after=%00",
+        "/api/v1/tasks/tsk_x",
+        "/api/v1/bundles/..%2f..%2fetc",
+        "/api/v2/",
+        "/api/v1/devices/%2e%2e",
+    ] {
         let answer = controller.api.request(reqwest::Method::GET, path).send().await.expect("an answer");
         let status = answer.status().as_u16();
         assert!((400..500).contains(&status), "{path}: {status}");

@@ -40,7 +40,14 @@ async fn a_real_agent_returns_lines_that_are_really_there() {
     let files = cli_ok(&controller.api, &["bundles", "files", &task, "-o", "json"]);
     assert!(files.contains("manifest.json") && files.contains("pump"), "{files}");
     let object = serde_json::from_str::<serde_json::Value>(&files).expect("JSON");
-    let path = object.as_array().into_iter().flatten().filter_map(|file| file["path"].as_str()).find(|path| path.contains("pump_log")).expect("the module's log").to_owned();
+    let path = object
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|file| file["path"].as_str())
+        .find(|path| path.contains("pump_log"))
+        .expect("the module's log")
+        .to_owned();
     let text = cli_ok(&controller.api, &["bundles", "cat", &task, &path]);
     assert!(text.contains(&marker), "{text}");
 }

@@ -36,7 +36,14 @@ async fn heavy_a_stock_broker_loses_nothing() {
     let directory = tempfile::tempdir().expect("a private directory");
     let broker = Mosquitto::start(directory.path(), Tuning::Stock).await;
     let database = Database::create().await;
-    let controller = Controller::start(directory.path(), Some(&broker.url()), Some(&database.url), Landing::Directory, &[("dispatch.in_flight", "20000"), ("dispatch.look_first", "60s")]).await;
+    let controller = Controller::start(
+        directory.path(),
+        Some(&broker.url()),
+        Some(&database.url),
+        Landing::Directory,
+        &[("dispatch.in_flight", "20000"), ("dispatch.look_first", "60s")],
+    )
+    .await;
     let fleet = fleet(&broker.url(), 500, Mix::Healthy).await;
     controller.api.devices_online(500, Duration::from_secs(60)).await;
     // 20 collections over 500 devices are 10,000 tasks under way at once, each answered once: nothing is asked twice within the minute.

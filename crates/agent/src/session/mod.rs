@@ -70,13 +70,19 @@ pub(crate) async fn run(device: Arc<Device>, mut events: EventLoop, connects: Ar
     let mut first = true;
     loop {
         let began = tokio::time::Instant::now();
+        let before = device.outbox().opened();
         let end = connection(&device, &mut events, &connects, &stop, &mut first).await;
         device.outbox().lost(|| {
             events.clean();
             events.pending.clear();
+            // What the library had read and not yet handed out belongs to the old connection; left there, it would stand before the
+            // CONNACK of the next one.
+            events.state.events.clear();
             events.state.collision = None;
         });
-        device.counters().disconnected();
+        if device.outbox().opened() > before {
+            device.counters().disconnected();
+        }
         let wait = match end {
             End::Stopped => return,
             End::Cut(away) => away,

@@ -75,6 +75,7 @@ pub(crate) struct Outbox {
 #[derive(Debug, Default)]
 struct Inner {
     connection: u64,
+    opened: u64,
     open: bool,
     closing: bool,
     max_packet_bytes: Option<usize>,
@@ -98,6 +99,11 @@ impl Outbox {
         self.lock().connection
     }
 
+    /// How many connections came so far that the subscription stood.
+    pub(crate) fn opened(&self) -> u64 {
+        self.lock().opened
+    }
+
     /// A connection exists; nothing is sent before [`Self::open`].
     pub(crate) fn connected(&self, max_packet_bytes: Option<usize>) {
         let mut inner = self.lock();
@@ -114,6 +120,7 @@ impl Outbox {
     pub(crate) fn open(&self, presence: Message) {
         let mut inner = self.lock();
         inner.open = true;
+        inner.opened += 1;
         inner.waiting.push_front(Parcel { message: presence, acknowledges: Vec::new() });
         inner.pump(&self.client);
     }

@@ -45,7 +45,9 @@ impl Plan {
 }
 
 fn usage(argument: &str) -> ! {
-    eprintln!("muster-bench: {argument:?} is not understood.\nUsage: muster-bench [--rows P1,P11] [--pairs 5] [--tasks 20000] [--many-tasks 100000]");
+    eprintln!(
+        "muster-bench: {argument:?} is not understood.\nUsage: muster-bench [--rows P1,P11] [--pairs 5] [--tasks 20000] [--many-tasks 100000]"
+    );
     std::process::exit(2);
 }
 

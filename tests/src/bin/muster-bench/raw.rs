@@ -19,7 +19,11 @@ pub(crate) async fn round_trips(port: u16, devices: &[String], count: usize) -> 
     let mut options = MqttOptions::new(&caller, "127.0.0.1", port);
     options.set_keep_alive(Duration::from_secs(60));
     options.set_outgoing_inflight_upper_limit(1000);
-    options.set_connect_properties(ConnectProperties { receive_maximum: Some(u16::MAX), max_packet_size: Some(512 * 1024), ..ConnectProperties::new() });
+    options.set_connect_properties(ConnectProperties {
+        receive_maximum: Some(u16::MAX),
+        max_packet_size: Some(512 * 1024),
+        ..ConnectProperties::new()
+    });
     let mut network = rumqttc::NetworkOptions::new();
     network.set_tcp_nodelay(true);
     let (client, mut events) = AsyncClient::new(options, 128);
@@ -44,7 +48,11 @@ pub(crate) async fn round_trips(port: u16, devices: &[String], count: usize) -> 
                     message_expiry_interval: Some(60),
                     response_topic: Some(format!("muster/v1/d/{device}/rsp/{caller}")),
                     correlation_data: Some(Bytes::copy_from_slice(Uuid::now_v7().as_bytes())),
-                    user_properties: vec![("__protVer".to_owned(), "1.0".to_owned()), ("__srcId".to_owned(), caller.clone()), ("maxResponse".to_owned(), "131072".to_owned())],
+                    user_properties: vec![
+                        ("__protVer".to_owned(), "1.0".to_owned()),
+                        ("__srcId".to_owned(), caller.clone()),
+                        ("maxResponse".to_owned(), "131072".to_owned()),
+                    ],
                     content_type: Some("application/json".to_owned()),
                     ..PublishProperties::default()
                 };
@@ -55,7 +63,9 @@ pub(crate) async fn round_trips(port: u16, devices: &[String], count: usize) -> 
     };
     let mut answered = 0;
     while answered < count {
-        let event = tokio::time::timeout(Duration::from_secs(20), events.poll()).await.with_context(|| format!("no answer for 20 s after {answered} of {count}"))??;
+        let event = tokio::time::timeout(Duration::from_secs(20), events.poll())
+            .await
+            .with_context(|| format!("no answer for 20 s after {answered} of {count}"))??;
         if let Event::Incoming(Packet::Publish(_)) = event {
             answered += 1;
             window.add_permits(1);

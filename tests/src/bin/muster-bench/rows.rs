@@ -12,7 +12,7 @@ use muster_wire::http::{CollectionRequest, Target};
 
 use crate::Plan;
 use crate::raw;
-use crate::table::{Better, Spread, Table};
+use crate::table::{Bar, Spread, Table};
 use crate::tracked::{Shape, Stack};
 
 fn directory() -> Result<tempfile::TempDir> {
@@ -34,7 +34,8 @@ pub(crate) async fn throughput(plan: &Plan, table: &mut Table) -> Result<()> {
     // Once each, uncounted: caches, connections, the growth of heaps.
     raw::round_trips(stack.mqtt_port, &stack.devices, 5000).await?;
     stack.tracked_round_trips(5000).await?;
-    let (mut raws, mut trackeds, mut ratios, mut cpu_ratios, mut controller_us, mut shares) = (vec![], vec![], vec![], vec![], vec![], vec![]);
+    let (mut raws, mut trackeds, mut ratios, mut cpu_ratios, mut controller_us, mut shares) =
+        (vec![], vec![], vec![], vec![], vec![], vec![]);
     for pair in 0..plan.pairs {
         let (cpu, own) = (stack.cpu(), cpu_seconds_of_this_process());
         let raw = raw::round_trips(stack.mqtt_port, &stack.devices, plan.tasks).await?;
@@ -56,13 +57,17 @@ pub(crate) async fn throughput(plan: &Plan, table: &mut Table) -> Result<()> {
     table.noted("P1", "raw round trips per second", Spread::of(raws).to_string());
     table.noted("P1", "tracked round trips per second", own_rate.to_string());
     let ratio = Spread::of(ratios);
-    table.judged("P1", "tracked ÷ raw, same pair", format!("{ratio} %"), ratio.median, Better::More, 60.0, 80.0, " %");
+    table.judged("P1", "tracked ÷ raw, same pair", format!("{ratio} %"), ratio.median, Bar::at_least(60.0, 80.0, " %"));
     let ratio = Spread::of(cpu_ratios);
-    table.judged("P3", "total CPU per tracked round trip ÷ raw's", format!("{ratio} ×"), ratio.median, Better::Less, 1.6, 1.35, " ×");
+    table.judged("P3", "total CPU per tracked round trip ÷ raw's", format!("{ratio} ×"), ratio.median, Bar::at_most(1.6, 1.35, " ×"));
     let us = Spread::of(controller_us);
-    table.judged("P4", "controller CPU per tracked round trip", format!("{us} µs"), us.median, Better::Less, 60.0, 35.0, " µs");
+    table.judged("P4", "controller CPU per tracked round trip", format!("{us} µs"), us.median, Bar::at_most(60.0, 35.0, " µs"));
     let middle = shares[shares.len() / 2];
-    table.noted("P3", "µs per round trip: broker, devices, controller, database", format!("{:.0}, {:.0}, {:.0}, {:.0}", middle.0, middle.1, middle.2, middle.3));
+    table.noted(
+        "P3",
+        "µs per round trip: broker, devices, controller, database",
+        format!("{:.0}, {:.0}, {:.0}, {:.0}", middle.0, middle.1, middle.2, middle.3),
+    );
 
     if plan.wants("P8") {
         let before = stack.writes().await?;
@@ -70,7 +75,13 @@ pub(crate) async fn throughput(plan: &Plan, table: &mut Table) -> Result<()> {
         let after = stack.writes().await?;
         let per_task = |n: f64| n / plan.tasks as f64;
         let (inserts, updates) = (per_task(after.inserted - before.inserted), per_task(after.updated - before.updated));
-        table.judged("P8", "row updates per completed task (beside its insert)", format!("{inserts:.2} inserts, {updates:.2} updates"), updates, Better::Less, 2.2, 1.2, "");
+        table.judged(
+            "P8",
+            "row updates per completed task (beside its insert)",
+            format!("{inserts:.2} inserts, {updates:.2} updates"),
+            updates,
+            Bar::at_most(2.2, 1.2, ""),
+        );
     }
     if plan.wants("P9") {
         let before = stack.writes().await?;
@@ -78,14 +89,26 @@ pub(crate) async fn throughput(plan: &Plan, table: &mut Table) -> Result<()> {
         let after = stack.writes().await?;
         // Ours for counting: the statistics queries themselves are three commits.
         let commits = (after.committed - before.committed) / seconds;
-        table.judged("P9", "commits per second at 1,000 round trips per second", format!("{commits:.0}"), commits, Better::Less, 250.0, 120.0, "");
+        table.judged(
+            "P9",
+            "commits per second at 1,000 round trips per second",
+            format!("{commits:.0}"),
+            commits,
+            Bar::at_most(250.0, 120.0, ""),
+        );
     }
     if plan.wants("P2") {
         let raw = raw::round_trips(stack.mqtt_port, &stack.devices, plan.many_tasks).await?;
         let tracked = stack.tracked_round_trips(plan.many_tasks).await?;
-        table.judged("P2", "the same at 100 k tasks", format!("{:.0} % ({tracked:.0}/s of {raw:.0}/s)", 100.0 * tracked / raw), 100.0 * tracked / raw, Better::More, 55.0, 75.0, " %");
+        table.judged(
+            "P2",
+            "the same at 100 k tasks",
+            format!("{:.0} % ({tracked:.0}/s of {raw:.0}/s)", 100.0 * tracked / raw),
+            100.0 * tracked / raw,
+            Bar::at_least(55.0, 75.0, " %"),
+        );
         let own = 100.0 * tracked / own_rate.median;
-        table.judged("P2", "100 k rate ÷ own 20 k rate", format!("{own:.0} %"), own, Better::More, 90.0, 90.0, " %");
+        table.judged("P2", "100 k rate ÷ own 20 k rate", format!("{own:.0} %"), own, Bar::at_least(90.0, 90.0, " %"));
     }
     stack.end().await;
     Ok(())
@@ -132,8 +155,14 @@ pub(crate) async fn many_in_flight(plan: &Plan, table: &mut Table) -> Result<()>
     }
     let at_100k = stack.controller.rss_kib() as f64 / 1024.0;
     stack.fleet.signal(nix::sys::signal::Signal::SIGCONT);
-    table.judged("P6", "controller memory with 100 k requests in flight", format!("{at_100k:.0} MB"), at_100k, Better::Less, 64.0, 32.0, " MB");
-    table.judged("P6", "above its memory at 1 k", format!("{:.0} MB", at_100k - at_1k), at_100k - at_1k, Better::Less, 30.0, 30.0, " MB");
+    table.judged(
+        "P6",
+        "controller memory with 100 k requests in flight",
+        format!("{at_100k:.0} MB"),
+        at_100k,
+        Bar::at_most(64.0, 32.0, " MB"),
+    );
+    table.judged("P6", "above its memory at 1 k", format!("{:.0} MB", at_100k - at_1k), at_100k - at_1k, Bar::at_most(30.0, 30.0, " MB"));
     stack.end().await;
     Ok(())
 }
@@ -144,7 +173,8 @@ pub(crate) async fn latency(plan: &Plan, table: &mut Table) -> Result<()> {
         return Ok(());
     }
     let directory = directory()?;
-    let stack = Stack::start(directory.path(), &Shape { tuning: Some(Tuning::Ours), postgres: true, devices: 10, settings: pings(4000) }).await?;
+    let stack =
+        Stack::start(directory.path(), &Shape { tuning: Some(Tuning::Ours), postgres: true, devices: 10, settings: pings(4000) }).await?;
     let mut times = Vec::new();
     for index in 0..200 {
         let device = stack.devices[index % stack.devices.len()].as_str();
@@ -157,8 +187,8 @@ pub(crate) async fn latency(plan: &Plan, table: &mut Table) -> Result<()> {
     }
     times.sort_by(f64::total_cmp);
     let (p50, p99) = (times[times.len() / 2], times[times.len() * 99 / 100]);
-    table.judged("P10", "one request on an idle system, p50", format!("{p50:.0} ms"), p50, Better::Less, 15.0, 5.0, " ms");
-    table.judged("P10", "the same, p99", format!("{p99:.0} ms"), p99, Better::Less, 40.0, 40.0, " ms");
+    table.judged("P10", "one request on an idle system, p50", format!("{p50:.0} ms"), p50, Bar::at_most(15.0, 5.0, " ms"));
+    table.judged("P10", "the same, p99", format!("{p99:.0} ms"), p99, Bar::at_most(40.0, 40.0, " ms"));
     stack.end().await;
     Ok(())
 }
@@ -169,12 +199,22 @@ pub(crate) async fn stock_broker(plan: &Plan, table: &mut Table) -> Result<()> {
         return Ok(());
     }
     let directory = directory()?;
-    let stack = Stack::start(directory.path(), &Shape { tuning: Some(Tuning::Stock), postgres: true, devices: 1000, settings: pings(4000) }).await?;
+    let stack =
+        Stack::start(directory.path(), &Shape { tuning: Some(Tuning::Stock), postgres: true, devices: 1000, settings: pings(4000) })
+            .await?;
     let began = Instant::now();
     let rate = stack.tracked_round_trips(50_000).await;
     match rate {
-        Ok(rate) => table.judged("P11", "tasks lost of 50,000 on an untuned broker", format!("0 ({rate:.0}/s)"), 0.0, Better::Less, 0.0, 0.0, ""),
-        Err(error) => table.judged("P11", "tasks lost of 50,000 on an untuned broker", format!("{error} after {:?}", began.elapsed()), 1.0, Better::Less, 0.0, 0.0, ""),
+        Ok(rate) => {
+            table.judged("P11", "tasks lost of 50,000 on an untuned broker", format!("0 ({rate:.0}/s)"), 0.0, Bar::at_most(0.0, 0.0, ""))
+        }
+        Err(error) => table.judged(
+            "P11",
+            "tasks lost of 50,000 on an untuned broker",
+            format!("{error} after {:?}", began.elapsed()),
+            1.0,
+            Bar::at_most(0.0, 0.0, ""),
+        ),
     }
     stack.end().await;
     Ok(())
@@ -205,8 +245,8 @@ pub(crate) async fn simulator(plan: &Plan, table: &mut Table) -> Result<()> {
     }
     let seconds = began.elapsed().as_secs_f64();
     let per_device = fleet.rss_kib() as f64 / DEVICES as f64;
-    table.judged("P14", "18,000 devices in one process: connected in", format!("{seconds:.1} s"), seconds, Better::Less, 10.0, 10.0, " s");
-    table.judged("P14", "memory per device", format!("{per_device:.1} KB"), per_device, Better::Less, 40.0, 4.0, " KB");
+    table.judged("P14", "18,000 devices in one process: connected in", format!("{seconds:.1} s"), seconds, Bar::at_most(10.0, 10.0, " s"));
+    table.judged("P14", "memory per device", format!("{per_device:.1} KB"), per_device, Bar::at_most(40.0, 4.0, " KB"));
     Ok(())
 }
 
@@ -228,10 +268,16 @@ pub(crate) async fn embedded(plan: &Plan, table: &mut Table) -> Result<()> {
         rates.push(tracked);
     }
     let ratio = Spread::of(ratios);
-    table.judged("P16", "embedded broker: tracked ÷ its own raw", format!("{ratio} %"), ratio.median, Better::More, 55.0, 70.0, " %");
+    table.judged("P16", "embedded broker: tracked ÷ its own raw", format!("{ratio} %"), ratio.median, Bar::at_least(55.0, 70.0, " %"));
     table.noted("P16", "one process with 1,000 connections, before work", format!("{:.0} MB", idle as f64 / 1024.0));
     let rate = Spread::of(rates);
-    table.judged("P17", "SQLite and embedded broker: tracked per second", rate.to_string(), rate.median, Better::More, 5000.0, 10_000.0, "/s");
+    table.judged(
+        "P17",
+        "SQLite and embedded broker: tracked per second",
+        rate.to_string(),
+        rate.median,
+        Bar::at_least(5000.0, 10_000.0, "/s"),
+    );
     stack.end().await;
     Ok(())
 }

@@ -39,19 +39,45 @@ pub(crate) struct Table(Vec<Row>);
 
 /// Whether more or less is better.
 #[derive(Clone, Copy)]
-pub(crate) enum Better {
+enum Better {
     More,
     Less,
 }
 
+/// What a number is held against.
+#[derive(Clone, Copy)]
+pub(crate) struct Bar {
+    better: Better,
+    goal: f64,
+    moonshot: f64,
+    unit: &'static str,
+}
+
+impl Bar {
+    pub(crate) fn at_least(goal: f64, moonshot: f64, unit: &'static str) -> Self {
+        Self { better: Better::More, goal, moonshot, unit }
+    }
+
+    pub(crate) fn at_most(goal: f64, moonshot: f64, unit: &'static str) -> Self {
+        Self { better: Better::Less, goal, moonshot, unit }
+    }
+}
+
 impl Table {
     /// Adds a row that is judged by a number.
-    pub(crate) fn judged(&mut self, id: &str, what: &str, measured: String, value: f64, better: Better, goal: f64, moonshot: f64, unit: &str) {
+    pub(crate) fn judged(&mut self, id: &str, what: &str, measured: String, value: f64, bar: Bar) {
+        let Bar { better, goal, moonshot, unit } = bar;
         let reaches = |bound: f64| match better {
             Better::More => value >= bound,
             Better::Less => value <= bound,
         };
-        let verdict = if reaches(moonshot) { "moonshot" } else if reaches(goal) { "goal" } else { "BELOW" };
+        let verdict = if reaches(moonshot) {
+            "moonshot"
+        } else if reaches(goal) {
+            "goal"
+        } else {
+            "BELOW"
+        };
         let sign = match better {
             Better::More => "≥",
             Better::Less => "≤",

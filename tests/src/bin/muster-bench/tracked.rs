@@ -63,7 +63,15 @@ impl Stack {
         wait::for_port(http, Duration::from_secs(30), || controller.tail()).await;
         wait::for_port(mqtt_port, Duration::from_secs(30), || controller.tail()).await;
         let mut command = Command::new(built("muster-agent"));
-        command.args(["fleet", "--devices", &shape.devices.to_string(), "--name", "bench", "--mqtt", &format!("mqtt://127.0.0.1:{mqtt_port}")]);
+        command.args([
+            "fleet",
+            "--devices",
+            &shape.devices.to_string(),
+            "--name",
+            "bench",
+            "--mqtt",
+            &format!("mqtt://127.0.0.1:{mqtt_port}"),
+        ]);
         let fleet = Program::start("muster-agent", directory, &mut command);
         api.devices_online(shape.devices, Duration::from_secs(60)).await;
         let page: serde_json::Value = api.get("/api/v1/devices?limit=1").await.map_err(anyhow::Error::msg)?;
@@ -105,7 +113,12 @@ impl Stack {
     /// CPU seconds so far: broker, devices, controller, database.
     pub(crate) fn cpu(&self) -> Cpu {
         let database = self.database.as_ref().map_or(0.0, |_| postgres_cpu());
-        Cpu { broker: self.broker.as_ref().map_or(0.0, |b| b.program.cpu_seconds()), devices: self.fleet.cpu_seconds(), controller: self.controller.cpu_seconds(), database }
+        Cpu {
+            broker: self.broker.as_ref().map_or(0.0, |b| b.program.cpu_seconds()),
+            devices: self.fleet.cpu_seconds(),
+            controller: self.controller.cpu_seconds(),
+            database,
+        }
     }
 
     /// (inserted, updated, committed) in our database so far.
@@ -121,7 +134,11 @@ impl Stack {
         )
         .fetch_one(&mut connection)
         .await?;
-        Ok(Writes { inserted: row.try_get::<i64, _>("inserted")? as f64, updated: row.try_get::<i64, _>("updated")? as f64, committed: row.try_get::<i64, _>("committed")? as f64 })
+        Ok(Writes {
+            inserted: row.try_get::<i64, _>("inserted")? as f64,
+            updated: row.try_get::<i64, _>("updated")? as f64,
+            committed: row.try_get::<i64, _>("committed")? as f64,
+        })
     }
 
     pub(crate) async fn end(self) {
@@ -169,5 +186,7 @@ pub(crate) struct Writes {
 fn postgres_cpu() -> f64 {
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "postgres")).map(cpu_seconds).sum()
+    pids.filter(|pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "postgres"))
+        .map(cpu_seconds)
+        .sum()
 }
