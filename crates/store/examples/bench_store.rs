@@ -8,6 +8,8 @@
 //! Postgres: a database of its own on the server of `MUSTER_TEST_POSTGRES` (default `postgres://root@127.0.0.1:5432/postgres`), dropped at the
 //! end. SQLite: a file in a private directory. `--sql` runs once after the schema was made, to try another index or fill factor.
 
+#![expect(clippy::print_stdout, reason = "the table is what this program is for")]
+
 use std::error::Error;
 use std::time::{Duration, Instant};
 
@@ -152,9 +154,12 @@ async fn postgres(settings: &Settings, url: &str) -> Outcome<()> {
         bare.run(sql).await?;
     }
     measure("PostgreSQL", settings, &store, &mut bare).await?;
-    // A closed connection has handed in its statistics.
+    drop(bare);
     store.close().await;
-    bare.run("TRUNCATE task, collection; SELECT pg_stat_reset()").await?;
+    alone(url).await?;
+    let mut server = PgConnection::connect(url).await?;
+    server.execute("TRUNCATE task, collection; SELECT pg_stat_reset()").await?;
+    server.close().await?;
     println!("{}", row_writes(settings, url).await?);
     Ok(())
 }
@@ -400,6 +405,20 @@ async fn timed(work: impl Future<Output = Outcome<()>>) -> Outcome<f64> {
     Ok(started.elapsed().as_secs_f64())
 }
 
+/// A connection, once it is the only one: those that have ended have handed in their statistics.
+async fn alone(url: &str) -> Outcome<PgConnection> {
+    let mut connection = PgConnection::connect(url).await?;
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
+    while connection.fetch_one(others).await?.get::<i64, _>(0) > 0 {
+        if Instant::now() > deadline {
+            return Err("other connections to the bench's database do not end".into());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(connection)
+}
+
 /// Rows written per completed task, as the server counted them (P8).
 async fn row_writes(settings: &Settings, url: &str) -> Outcome<String> {
     let store = open(url).await?;
@@ -408,10 +427,8 @@ async fn row_writes(settings: &Settings, url: &str) -> Outcome<String> {
     store.create_collection(&new).await?;
     claim_and_apply(&store, new.id, settings.batch).await?;
     store.close().await;
-    let row = PgConnection::connect(url)
-        .await?
-        .fetch_one("SELECT n_tup_ins, n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'task'")
-        .await?;
+    let row =
+        alone(url).await?.fetch_one("SELECT n_tup_ins, n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'task'").await?;
     let (inserted, updated, hot): (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
     let rows = settings.rows as f64;
     Ok(format!(

@@ -136,10 +136,16 @@ impl Database {
         }
     }
 
-    /// One number out of Postgres, once all connections of the store are closed: only then has the server all their statistics.
+    /// One number out of Postgres, once the store's connections have ended: only then has the server all their statistics.
     pub(crate) async fn statistic(&self, sql: &str) -> i64 {
         self.store.close().await;
         let mut connection = sqlx::PgConnection::connect(&self.url).await.expect("a connection");
+        let deadline = std::time::Instant::now() + MINUTE;
+        let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
+        while sqlx::query_scalar::<_, i64>(others).fetch_one(&mut connection).await.expect("a number") > 0 {
+            assert!(std::time::Instant::now() < deadline, "the store's connections do not end");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(&mut connection).await.expect("a number")
     }
 
