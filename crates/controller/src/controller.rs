@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use axum::serve::ListenerExt as _;
 use muster_dispatch::{Dispatch, DispatchOptions, MqttOptions, SessionError};
+use muster_landing::endpoint::SmallReads;
 use muster_landing::{AzureCredential as Credential, AzureOptions, DirectoryOptions, Landing, LandingError, LandingOptions, Limits};
 use muster_store::{Store, StoreError, StoreOptions};
 use secrecy::SecretString;
@@ -248,11 +249,12 @@ impl Controller {
 }
 
 async fn serve(listener: TcpListener, api: Arc<Api>, soft_stop: CancellationToken, ended: Arc<Ended>) {
-    let listener = listener.tap_io(|stream| {
+    // Small reads: a stalled upload holds a small buffer, and a thousand of them do too.
+    let listener = SmallReads(listener.tap_io(|stream| {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY could not be set");
         }
-    });
+    }));
     let stopping = soft_stop.clone();
     let served = axum::serve(listener, api::router(api)).with_graceful_shutdown(async move { stopping.cancelled().await }).await;
     if !soft_stop.is_cancelled() {

@@ -100,7 +100,6 @@ impl Inbound {
                     correlation_id,
                     detail: if answer.status == 200 { None } else { answer.words().map(|words| format!("{}: {words}", answer.status)) },
                     lease_until: Some(now + self.options.look_first),
-                    releases_slot: work.one_per_device(),
                     ..step(attempt, now)
                 };
                 self.decided(&work, &facts, decision, step, Then::Ack(ack)).await;
@@ -127,7 +126,6 @@ impl Inbound {
                     device: Some(device),
                     correlation_id: Some(report.correlation_id),
                     lease_until: Some(now + self.options.look_first),
-                    releases_slot: work.one_per_device(),
                     ..step(attempt, now)
                 };
                 self.applier.send(Change::Step { step: Box::new(step), leaves_device: false, then: Then::Nothing }).await;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use muster_store::{Looking, Store, StoreError, TakeRequest};
+use muster_store::{Looking, Store, StoreError, TakeRequest, TaskFilter};
+use muster_wire::http::MAX_PAGE;
+use muster_wire::{CollectionId, TaskState};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -79,11 +81,31 @@ impl Scan {
             self.scanned.finished.fetch_add(finished.len() as u64, Ordering::Relaxed);
             for id in &finished {
                 tracing::info!(collection = %id, "collection finished");
+                self.close_inboxes(*id).await?;
             }
             self.refresh().await?;
         }
         self.wake.outbound();
         Ok(())
+    }
+
+    /// Ends the grants of tasks that were cancelled or given up while a device was at work on them. Closing what is closed costs nothing.
+    async fn close_inboxes(&self, id: CollectionId) -> Result<(), StoreError> {
+        if !self.works.get(id).is_some_and(|work| work.uploads()) {
+            return Ok(());
+        }
+        let states = vec![TaskState::Cancelled, TaskState::Expired, TaskState::Failed];
+        let mut filter = TaskFilter { limit: MAX_PAGE, states, ..TaskFilter::default() };
+        loop {
+            let tasks = self.store.tasks(id, &filter).await?;
+            for task in tasks.iter().filter(|task| task.attempt > 0) {
+                self.looks.close(task.id.attempt(task.attempt));
+            }
+            match tasks.last() {
+                Some(last) if tasks.len() == MAX_PAGE as usize => filter.after = Some(last.id),
+                _ => return Ok(()),
+            }
+        }
     }
 
     /// Reads the open collections anew.
