@@ -112,8 +112,8 @@ impl Inbound {
     async fn report(&self, device: DeviceId, report: TaskReport, ack: Ack) {
         self.received.reports.fetch_add(1, Ordering::Relaxed);
         ack.done();
-        let Some((attempt, work)) = AttemptId::from_uuid(report.attempt).and_then(|a| Some((a, self.works.get(a.task().collection())?)))
-        else {
+        let open = |attempt: &AttemptId| self.works.get(attempt.task().collection()).is_some();
+        let Some(attempt) = AttemptId::from_uuid(report.attempt).filter(open) else {
             self.received.unasked.fetch_add(1, Ordering::Relaxed);
             return;
         };
