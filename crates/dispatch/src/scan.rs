@@ -69,13 +69,14 @@ impl Scan {
     }
 
     async fn scan(&self) -> Result<(), StoreError> {
+        // The window before the works: after a start nothing is claimed until what is already out has been counted.
+        let in_flight = self.store.in_flight(Some(&self.options.owner)).await?;
+        self.window.set(in_flight.into_iter().map(|(id, count)| (id, u32::try_from(count).unwrap_or(u32::MAX))).collect());
         self.refresh().await?;
         let now = OffsetDateTime::now_utc();
         for work in self.works.all() {
             self.scan_collection(&work, now).await?;
         }
-        let in_flight = self.store.in_flight(Some(&self.options.owner)).await?;
-        self.window.set(in_flight.into_iter().map(|(id, count)| (id, u32::try_from(count).unwrap_or(u32::MAX))).collect());
         let finished = self.store.close_finished(now).await?;
         if !finished.is_empty() {
             self.scanned.finished.fetch_add(finished.len() as u64, Ordering::Relaxed);

@@ -19,8 +19,8 @@ use bytes::Bytes;
 use muster_wire::topic::{Filters, Prefix};
 use rand::Rng;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{ConnectProperties, Filter, Packet, Publish, PublishProperties, RetainForwardRule};
-use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions as ClientOptions};
+use rumqttc::v5::mqttbytes::v5::{ConnectProperties, Filter, Packet, Publish, PublishProperties, RetainForwardRule, Subscribe};
+use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions as ClientOptions, Request};
 use rumqttc::{TlsConfiguration, Transport};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -278,21 +278,18 @@ pub(crate) async fn run(driver: Driver, stop: CancellationToken) {
                 tracing::info!(broker, epoch, session_present = connack.session_present, "connected to the broker");
                 wait = RECONNECT_FIRST;
                 was_down = false;
-                if first_connection || !connack.session_present {
-                    // All retained births once per process; on a reconnect only what is new, or 18,000 births come again.
-                    let rule = if first_connection { RetainForwardRule::OnEverySubscribe } else { RetainForwardRule::OnNewSubscribe };
-                    let filters = filters.iter().map(|path| {
-                        let mut filter = Filter::new(path.clone(), QoS::AtLeastOnce);
-                        filter.retain_forward_rule = rule.clone();
-                        filter
-                    });
-                    if client.try_subscribe_many(filters).is_err() {
-                        tracing::error!(broker, "the request channel was full at connect; reconnecting to subscribe");
-                        event_loop.clean();
-                        continue;
-                    }
-                    first_connection = false;
-                }
+                // At every connection: a broker that was killed comes back with what it had last saved, and that may be our session
+                // without its subscriptions. All retained births once per process; later only where the subscription is new to the
+                // broker, or 18,000 births come again.
+                let rule = if first_connection { RetainForwardRule::OnEverySubscribe } else { RetainForwardRule::OnNewSubscribe };
+                let filters = filters.iter().map(|path| {
+                    let mut filter = Filter::new(path.clone(), QoS::AtLeastOnce);
+                    filter.retain_forward_rule = rule.clone();
+                    filter
+                });
+                // In front of all that waits, and not through the request channel, which publishers may have filled.
+                event_loop.pending.push_front(Request::Subscribe(Subscribe::new_many(filters, None)));
+                first_connection = false;
             }
             Ok(Event::Incoming(Packet::Publish(publish))) => {
                 let ack = Ack { pkid: publish.pkid, epoch: shared.epoch.load(Ordering::Acquire), queue: ack_queue.clone() };

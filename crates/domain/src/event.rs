@@ -345,8 +345,10 @@ fn judged(task: &TaskFacts, verdict: Verdict, reason: Reason) -> Decision {
         Verdict::Partial => end(TaskState::Verified, Reason::CollectedPartial),
         // Not the device's doing, and no attempt of it is spent: the objects are read again.
         Verdict::Empty | Verdict::Damaged if reason == Reason::LandingUnavailable => Decision::Look,
-        // The filter matched no line: the same question has the same answer.
-        Verdict::Empty if task.work != Work::UploadOne && reason == Reason::UploadEmpty => end(TaskState::Failed, reason),
+        // The filter matched no module or no line: the same question has the same answer.
+        Verdict::Empty if task.work == Work::Answer || task.work == Work::UploadMany && reason == Reason::UploadEmpty => {
+            failed_for_good(reason)
+        }
         Verdict::Empty | Verdict::Damaged => failed_attempt(task, reason),
     }
 }
@@ -360,6 +362,10 @@ fn failed_attempt(task: &TaskFacts, reason: Reason) -> Decision {
     if task::retryable(reason) && another_attempt_fits(task) {
         return Decision::Retry { reason };
     }
+    failed_for_good(reason)
+}
+
+fn failed_for_good(reason: Reason) -> Decision {
     // A reason that a failure cannot carry comes from a verdict that contradicts itself; the column still holds a word of its family.
     let reason = if task::reasons(TaskState::Failed).contains(&reason) { reason } else { Reason::UploadDamaged };
     end(TaskState::Failed, reason)

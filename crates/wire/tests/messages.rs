@@ -1,6 +1,8 @@
 //! Messages of the device contract, as files: the valid ones are read and written back, the invalid ones are refused with the text beside
 //! them. A file stays for as long as a device may send it.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use std::path::{Path, PathBuf};
 
 use muster_wire::presence::{Presence, TaskReport};

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use muster_agent::fleet::Fleet;
 use muster_tests::broker::{Mosquitto, Tuning};
 use muster_tests::postgres::{Database, Server};
 use muster_wire::TaskState;
@@ -17,14 +18,21 @@ use crate::stack::{Controller, Landing};
 const DEVICES: usize = 1000;
 
 /// Looks behind the scenes after a collection with crashes.
-async fn nothing_lost_nothing_twice(controller: &Controller, database: &Database, id: muster_wire::CollectionId) {
+async fn nothing_lost_nothing_twice(controller: &Controller, database: &Database, fleet: &Fleet, id: muster_wire::CollectionId) {
     let tasks = controller.api.tasks(id).await;
     assert_eq!(tasks.len(), DEVICES);
     let open: Vec<_> = tasks.iter().filter(|task| !task.state.is_final()).collect();
     assert!(open.is_empty(), "not final: {open:?}");
     let not_verified: Vec<_> =
         tasks.iter().filter(|task| task.state != TaskState::Verified).map(|t| (t.device.as_str(), t.state, t.reason, t.attempt)).collect();
-    assert!(not_verified.is_empty(), "healthy devices must all be verified: {not_verified:?}");
+    let some: Vec<_> = not_verified.iter().take(5).collect();
+    assert!(
+        not_verified.is_empty(),
+        "healthy devices must all be verified, {} are not: {some:?}…\n{:?}\n{}",
+        not_verified.len(),
+        fleet.stats(),
+        controller.program.tail()
+    );
     let mut connection = database.connect().await;
     let rows = sqlx::query(
         "SELECT count(*)::bigint AS n, count(DISTINCT task_id)::bigint AS tasks, count(DISTINCT device_id)::bigint AS devices FROM bundle",
@@ -60,7 +68,7 @@ async fn heavy_controller_killed_ten_times() {
     }
     let view = controller.api.finished(created.id, Duration::from_secs(240)).await;
     eprintln!("killed after {moments:?}; {:?}", view.counters);
-    nothing_lost_nothing_twice(&controller, &database, created.id).await;
+    nothing_lost_nothing_twice(&controller, &database, &fleet, created.id).await;
     assert_eq!(fleet.stats().max_bundles_at_once, 1, "no device was asked for two bundles at the same time");
     fleet.stop().await;
     drop(controller);
@@ -88,7 +96,7 @@ async fn heavy_broker_and_postgres_killed() {
         server.crash_and_restart(Duration::from_millis(500)).await;
     }
     controller.api.finished(created.id, Duration::from_secs(300)).await;
-    nothing_lost_nothing_twice(&controller, &database, created.id).await;
+    nothing_lost_nothing_twice(&controller, &database, &fleet, created.id).await;
     assert_eq!(fleet.stats().max_bundles_at_once, 1, "no device was asked for two bundles at the same time");
     fleet.stop().await;
 }

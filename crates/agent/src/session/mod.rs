@@ -67,11 +67,10 @@ enum End {
 /// Keeps a device connected until `stop`; then says goodbye within [`GOODBYE_LIMIT`].
 pub(crate) async fn run(device: Arc<Device>, mut events: EventLoop, connects: Arc<Semaphore>, stop: CancellationToken) {
     let mut failures = 0_u32;
-    let mut first = true;
     loop {
         let began = tokio::time::Instant::now();
         let before = device.outbox().opened();
-        let end = connection(&device, &mut events, &connects, &stop, &mut first).await;
+        let end = connection(&device, &mut events, &connects, &stop).await;
         device.outbox().lost(|| {
             events.clean();
             events.pending.clear();
@@ -105,7 +104,7 @@ fn reconnect_wait(failures: u32) -> Duration {
     longest.mul_f64(rand::rng().random_range(0.5..=1.0))
 }
 
-async fn connection(device: &Arc<Device>, events: &mut EventLoop, connects: &Semaphore, stop: &CancellationToken, first: &mut bool) -> End {
+async fn connection(device: &Arc<Device>, events: &mut EventLoop, connects: &Semaphore, stop: &CancellationToken) -> End {
     // Many connects at once overrun a broker's accept queue and are slower for it.
     let permit = tokio::select! {
         () = stop.cancelled() => return End::Stopped,
@@ -121,7 +120,7 @@ async fn connection(device: &Arc<Device>, events: &mut EventLoop, connects: &Sem
         Err(error) => return End::Lost(error.to_string()),
     };
     drop(permit);
-    if let Err(reason) = begin(device, &acknowledged, first) {
+    if let Err(reason) = begin(device, &acknowledged) {
         return End::Lost(reason);
     }
     let mut goodbye: Option<tokio::time::Instant> = None;
@@ -163,16 +162,11 @@ async fn connection(device: &Arc<Device>, events: &mut EventLoop, connects: &Sem
     }
 }
 
-/// Notes the broker's limits and subscribes, where the session does not hold the subscription already.
-fn begin(device: &Arc<Device>, ack: &ConnAck, first: &mut bool) -> Result<(), String> {
+/// Notes the broker's limits and subscribes. At every connection, also to a broker that remembers us: one that was killed comes back with what it
+/// had last saved, and that may be our session without its subscription.
+fn begin(device: &Arc<Device>, ack: &ConnAck) -> Result<(), String> {
     let limit = ack.properties.as_ref().and_then(|p| p.max_packet_size).map(|bytes| bytes as usize);
     device.outbox().connected(limit);
-    if ack.session_present && !*first {
-        open(device);
-        return Ok(());
-    }
-    // The first connection of a process subscribes even if the broker remembers us: what it remembers may be of another prefix.
-    *first = false;
     let filter = Filters(device.prefix()).requests_to(device.id());
     device.outbox().subscribe(filter, QoS::AtLeastOnce)
 }

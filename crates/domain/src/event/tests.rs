@@ -154,7 +154,12 @@ fn the_answer_is_the_result_of_a_ping_and_of_get_module_logs() {
     assert_eq!(with(Work::Ping, Event::Answered(Answer::Accepted)), "retry answer_malformed");
     assert_eq!(with(Work::Answer, Event::Answered(Answer::Result)), "look");
     assert_eq!(with(Work::Answer, Event::Judged(Verdict::Complete, Reason::Collected)), "verified collected");
-    assert_eq!(with(Work::Answer, Event::Judged(Verdict::Empty, Reason::UploadEmpty)), "retry upload_empty");
+    assert_eq!(
+        with(Work::Answer, Event::Judged(Verdict::Empty, Reason::UploadEmpty)),
+        "failed upload_empty",
+        "no line fits, and none will"
+    );
+    assert_eq!(with(Work::Answer, Event::Judged(Verdict::Empty, Reason::UploadMissing)), "failed upload_missing", "no module fits");
     assert_eq!(with(Work::Answer, Event::Judged(Verdict::Damaged, Reason::LandingUnavailable)), "look");
 }
 
