@@ -12,12 +12,12 @@
 //!  judge ── moves ──►  apply (batches, commit, acknowledge) ◄┘
 //! ```
 //!
-//! * [`session`]: one persistent MQTT 5 session; nothing is acknowledged before it is committed.
-//! * [`outbound`]: claims queued tasks in batches; `dispatched` is written before the first byte leaves.
-//! * [`inbound`]: parses what devices say and lets `muster_domain::event::decide` decide.
-//! * [`look`] and [`judge`]: the inbox is the evidence; whoever moves a task to `uploaded` judges it.
-//! * [`scan`]: reads the database at intervals; every loop is poked *and* runs on a timer, with one path for the happy case and for recovery.
-//! * [`apply`]: the one writer.
+//! * `session`: one persistent MQTT 5 session; nothing is acknowledged before it is committed.
+//! * `outbound`: claims queued tasks in batches; `dispatched` is written before the first byte leaves.
+//! * `inbound`: parses what devices say and lets `muster_domain::event::decide` decide.
+//! * `look` and `judge`: the inbox is the evidence; whoever moves a task to `uploaded` judges it.
+//! * `scan`: reads the database at intervals; every loop is poked *and* runs on a timer, with one path for the happy case and for recovery.
+//! * `apply`: the one writer.
 //!
 //! All state that matters is in the database. What is held in memory (room in the window, open polls, sweep cursors) only paces.
 
