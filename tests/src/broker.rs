@@ -28,6 +28,9 @@ pub struct Mosquitto {
 }
 
 fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("MUSTER_TEST_MOSQUITTO").filter(|path| !path.is_empty()) {
+        return PathBuf::from(path);
+    }
     ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto", "/usr/bin/mosquitto", "/opt/homebrew/sbin/mosquitto"]
         .into_iter()
         .map(PathBuf::from)

@@ -65,6 +65,9 @@ pub struct Server {
 }
 
 fn tool(name: &str) -> PathBuf {
+    if let Some(directory) = std::env::var_os("MUSTER_TEST_POSTGRES_BIN").filter(|directory| !directory.is_empty()) {
+        return PathBuf::from(directory).join(name);
+    }
     let mut versions: Vec<_> =
         std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|e| e.path().join("bin").join(name)).collect();
     versions.sort();
