@@ -23,6 +23,8 @@ impl MigratorTrait for Migrator {
             Box::new(steps::m20261121_000001_work::Migration),
             Box::new(steps::m20261121_000002_devices::Migration),
             Box::new(steps::m20261121_000003_bundles::Migration),
+            Box::new(steps::m20261125_000004_registry::Migration),
+            Box::new(steps::m20261125_000005_fleet::Migration),
         ]
     }
 }

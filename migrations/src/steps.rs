@@ -3,6 +3,8 @@
 pub(crate) mod m20261121_000001_work;
 pub(crate) mod m20261121_000002_devices;
 pub(crate) mod m20261121_000003_bundles;
+pub(crate) mod m20261125_000004_registry;
+pub(crate) mod m20261125_000005_fleet;
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::{ConnectionTrait, DbBackend};

@@ -150,9 +150,9 @@ pub fn collection(request: CollectionRequest, target: Target, attempt_timeout_se
         attempt_timeout_seconds: Some(attempt_timeout_seconds),
         max_attempts: Some(max_attempts),
         expires_in_seconds: Some(3600),
-        in_flight: None,
+        ..CollectionOptions::default()
     };
-    NewCollection { request, target, reason: Some("test".to_owned()), case: Some("48213".to_owned()), options }
+    NewCollection { reason: Some("test".to_owned()), case: Some("48213".to_owned()), options, ..NewCollection::new(request, target) }
 }
 
 /// These devices.

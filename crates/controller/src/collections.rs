@@ -33,6 +33,7 @@ pub(crate) async fn create(api: &Api, caller: &str, key: Option<String>, new: Ne
     let (target, tasks) = match new.target {
         Target::Devices { devices } => (TargetView::Devices, named(api, devices, method).await?),
         Target::All {} => (TargetView::All, all(api, method).await?),
+        Target::Condition { .. } => unreachable!("settle refuses it"),
     };
     let targeted = tasks.len() as u64;
     let collection = muster_store::NewCollection {
@@ -47,6 +48,15 @@ pub(crate) async fn create(api: &Api, caller: &str, key: Option<String>, new: Ne
         attempt_timeout: settled.attempt_timeout,
         max_attempts: settled.max_attempts,
         in_flight: settled.in_flight,
+        priority: new.options.priority.unwrap_or_default(),
+        rollout: new.rollout,
+        retry: new.options.retry,
+        window: new.window,
+        standing: new.standing,
+        steps: new.steps,
+        step_of: None,
+        when_matches: None,
+        paused: None,
         idempotency,
         tasks,
     };

@@ -108,7 +108,7 @@ pub fn reasons(state: TaskState) -> &'static [Reason] {
             Reason::LandingUnavailable,
         ],
         Expired => &[Reason::DeadlinePassed, Reason::DeviceOffline],
-        Cancelled => &[Reason::CancelledByUser, Reason::ConsentMissing],
+        Cancelled => &[Reason::CancelledByUser, Reason::ConsentMissing, Reason::Aborted],
         Skipped => &[Reason::ConsentMissing, Reason::MethodUnsupported, Reason::ProtocolUnsupported, Reason::DeviceUnknown],
     }
 }

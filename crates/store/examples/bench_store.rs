@@ -14,7 +14,7 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 use muster_store::{ClaimRequest, Dialect, NewCollection, NewTask, Step, Store, StoreOptions};
-use muster_wire::http::{CollectionRequest, TargetView};
+use muster_wire::http::{CollectionRequest, Priority, Rollout, TargetView};
 use muster_wire::presence::Presence;
 use muster_wire::{CollectionId, DeviceId, Reason, TaskState};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row, SqliteConnection};
@@ -197,6 +197,15 @@ fn collection(devices: &[DeviceId]) -> NewCollection {
         attempt_timeout: Duration::from_secs(60),
         max_attempts: 3,
         in_flight: 1000,
+        priority: Priority::Normal,
+        rollout: Rollout::default(),
+        retry: None,
+        window: None,
+        standing: false,
+        steps: Vec::new(),
+        step_of: None,
+        when_matches: None,
+        paused: None,
         idempotency: None,
         tasks: devices.iter().map(|device| NewTask { device: device.clone(), skip: None }).collect(),
     }

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use muster_wire::CollectionId;
-use muster_wire::http::{CollectionOptions, CollectionRequest, CollectionState, CollectionView, MAX_PAGE, MAX_TEXT_CHARS, TargetView};
+use muster_wire::http::{
+    CollectionOptions, CollectionRequest, CollectionState, CollectionView, EscalationStep, MAX_PAGE, MAX_TEXT_CHARS, Paused, Priority,
+    Retry, Rollout, StepOf, TargetView, Window,
+};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
@@ -44,6 +47,24 @@ pub struct Collection {
     pub attempt_limit: u8,
     /// Most devices asked at the same time.
     pub in_flight: u32,
+    /// Who goes first.
+    pub priority: Priority,
+    /// How it is paced.
+    pub rollout: Rollout,
+    /// When a failed attempt is repeated, where that was asked for.
+    pub retry: Option<Retry>,
+    /// When devices may be asked.
+    pub window: Option<Window>,
+    /// Also takes devices that meet the target later.
+    pub standing: bool,
+    /// Deeper steps it was asked for with.
+    pub steps: Vec<EscalationStep>,
+    /// Which step of which collection this is; absent for one that was asked for by itself.
+    pub step_of: Option<StepOf>,
+    /// Pattern over the answers that decides who gets the next step.
+    pub when_matches: Option<String>,
+    /// Why it asks nobody at present.
+    pub paused: Option<Paused>,
     /// Number of tasks.
     pub targeted: u64,
     /// When it was cancelled.
@@ -115,6 +136,24 @@ impl TryFrom<collection::Model> for Collection {
             max_attempts: number("a number of attempts", row.max_attempts)?,
             attempt_limit: number("an attempt limit", row.attempt_limit)?,
             in_flight: number("an in-flight window", row.in_flight)?,
+            priority: Priority::from_code(row.priority)
+                .ok_or_else(|| StoreError::Inconsistent(format!("the priority of {id} is {}", row.priority)))?,
+            rollout: row.rollout.map(|text| parse("a rollout", &text)).transpose()?.unwrap_or_default(),
+            retry: row.retry.map(|text| parse("a schedule of retries", &text)).transpose()?,
+            window: row.time_window.map(|text| parse("a window", &text)).transpose()?,
+            standing: row.standing != 0,
+            steps: row.steps.map(|text| parse("the steps of a collection", &text)).transpose()?.unwrap_or_default(),
+            step_of: match row.step_of {
+                Some(of) => Some(StepOf { collection: collection_id(of)?, step: number("the number of a step", row.step)? }),
+                None => None,
+            },
+            when_matches: row.when_matches,
+            paused: match row.paused_at {
+                Some(at) => {
+                    Some(Paused { at: from_ms(at)?, by: row.paused_by.unwrap_or_default(), why: row.paused_why.unwrap_or_default() })
+                }
+                None => None,
+            },
             targeted: number("a number of tasks", row.targeted)?,
             cancelled_at: maybe_from_ms(row.cancelled_at)?,
             closed_at: maybe_from_ms(row.closed_at)?,
@@ -151,7 +190,15 @@ impl Collection {
                 max_attempts: Some(self.max_attempts),
                 expires_in_seconds: Some(u64::try_from((self.expires_at - self.created_at).whole_seconds()).unwrap_or(0)),
                 in_flight: Some(self.in_flight),
+                priority: Some(self.priority),
+                retry: self.retry,
             },
+            rollout: self.rollout,
+            paused: self.paused,
+            window: self.window,
+            standing: self.standing,
+            steps: self.steps,
+            step_of: self.step_of,
             counters: tally.counters,
             reasons: tally.reasons,
             bundle_bytes: tally.bundle_bytes,

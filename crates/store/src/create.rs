@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use muster_wire::http::{CollectionRequest, MAX_TEXT_CHARS, TargetView};
+use muster_wire::http::{CollectionRequest, EscalationStep, MAX_TEXT_CHARS, Paused, Priority, Retry, Rollout, StepOf, TargetView, Window};
 use muster_wire::{CollectionId, DeviceId, Reason, TaskState};
 use time::OffsetDateTime;
 
@@ -42,6 +42,24 @@ pub struct NewCollection {
     pub max_attempts: u8,
     /// Most devices asked at the same time.
     pub in_flight: u32,
+    /// Who goes first.
+    pub priority: Priority,
+    /// How it is paced.
+    pub rollout: Rollout,
+    /// When a failed attempt is repeated, where that was asked for.
+    pub retry: Option<Retry>,
+    /// When devices may be asked.
+    pub window: Option<Window>,
+    /// Also takes devices that meet the target later.
+    pub standing: bool,
+    /// Deeper steps.
+    pub steps: Vec<EscalationStep>,
+    /// Which step of which collection this is; absent for one that was asked for by itself.
+    pub step_of: Option<StepOf>,
+    /// Pattern over the answers that decides who gets the next step.
+    pub when_matches: Option<String>,
+    /// Made paused.
+    pub paused: Option<Paused>,
     /// Makes a repeated request find the collection it made before.
     pub idempotency: Option<Idempotency>,
     /// The devices, each once; the place in this list is the ordinal of the task.
@@ -116,12 +134,18 @@ impl Store {
 
 async fn insert_collection(tx: &mut Tx, new: &NewCollection) -> Result<Created, StoreError> {
     const SQL: &str = "INSERT INTO collection (id, last_task, kind, request, target, attempt_timeout_ms, max_attempts, attempt_limit, in_flight, \
-        targeted, reason, case_id, created_by, created_at, expires_at, idempotency_key, body_sha256) \
-        VALUES ($1, $2, $3, $4, $5, $6, CAST($7 AS smallint), CAST($7 AS smallint), $8, $9, $10, $11, $12, $13, $14, $15, $16) \
+        targeted, reason, case_id, created_by, created_at, expires_at, idempotency_key, body_sha256, priority, rollout, retry, time_window, \
+        standing, steps, step_of, step, when_matches, paused_at, paused_by, paused_why) \
+        VALUES ($1, $2, $3, $4, $5, $6, CAST($7 AS smallint), CAST($7 AS smallint), $8, $9, $10, $11, $12, $13, $14, $15, $16, \
+        CAST($17 AS smallint), $18, $19, $20, CAST($21 AS smallint), $22, $23, CAST($24 AS smallint), $25, $26, $27, $28) \
         ON CONFLICT (created_by, idempotency_key) DO NOTHING";
     let json = |error: serde_json::Error| StoreError::Misuse(format!("the request could not be written as JSON: {error}"));
     let request = serde_json::to_string(&new.request).map_err(json)?;
     let target = serde_json::to_string(&new.target).map_err(json)?;
+    let rollout = (new.rollout != Rollout::default()).then(|| serde_json::to_string(&new.rollout)).transpose().map_err(json)?;
+    let retry = new.retry.as_ref().map(serde_json::to_string).transpose().map_err(json)?;
+    let window = new.window.as_ref().map(serde_json::to_string).transpose().map_err(json)?;
+    let steps = (!new.steps.is_empty()).then(|| serde_json::to_string(&new.steps)).transpose().map_err(json)?;
     let clean = |text: &'_ Option<String>| text.as_deref().map(|text| bounded(text, MAX_TEXT_CHARS).into_owned());
     let (reason, case) = (clean(&new.reason), clean(&new.case));
     let creator = bounded(&new.created_by, MAX_TEXT_CHARS);
@@ -148,6 +172,18 @@ async fn insert_collection(tx: &mut Tx, new: &NewCollection) -> Result<Created, 
                 Value::Number(to_ms(new.expires_at)),
                 Value::MaybeText(key.as_deref()),
                 Value::MaybeText(new.idempotency.as_ref().map(|i| i.body_sha256.as_str())),
+                Value::Number(i64::from(new.priority.code())),
+                Value::MaybeText(rollout.as_deref()),
+                Value::MaybeText(retry.as_deref()),
+                Value::MaybeText(window.as_deref()),
+                Value::Number(i64::from(new.standing)),
+                Value::MaybeText(steps.as_deref()),
+                Value::MaybeId(new.step_of.map(|of| of.collection.uuid())),
+                Value::Number(new.step_of.map_or(1, |of| i64::from(of.step))),
+                Value::MaybeText(new.when_matches.as_deref()),
+                Value::MaybeNumber(new.paused.as_ref().map(|paused| to_ms(paused.at))),
+                Value::MaybeText(new.paused.as_ref().map(|paused| paused.by.as_str())),
+                Value::MaybeText(new.paused.as_ref().map(|paused| paused.why.as_str())),
             ],
             None,
         )

@@ -264,6 +264,8 @@ pub(crate) enum Value<'a> {
     Number(i64),
     Text(&'a str),
     MaybeText(Option<&'a str>),
+    MaybeId(Option<Uuid>),
+    MaybeNumber(Option<i64>),
 }
 
 #[derive(Debug)]
@@ -403,6 +405,8 @@ fn postgres_arguments(values: &[Value<'_>], batch: Option<&Batch<'_>>) -> Result
             Value::Number(number) => arguments.add(*number),
             Value::Text(text) => arguments.add(*text),
             Value::MaybeText(text) => arguments.add(*text),
+            Value::MaybeId(id) => arguments.add(*id),
+            Value::MaybeNumber(number) => arguments.add(*number),
         }
         .map_err(sqlx::Error::Encode)?;
     }
@@ -426,6 +430,8 @@ fn sqlite_arguments(values: &[Value<'_>], batch: Option<&Batch<'_>>) -> Result<S
             Value::Number(number) => arguments.add(*number),
             Value::Text(text) => arguments.add((*text).to_owned()),
             Value::MaybeText(text) => arguments.add(text.map(str::to_owned)),
+            Value::MaybeId(id) => arguments.add(*id),
+            Value::MaybeNumber(number) => arguments.add(*number),
         }
         .map_err(sqlx::Error::Encode)?;
     }

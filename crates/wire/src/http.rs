@@ -3,16 +3,24 @@
 //! Times are RFC 3339 in UTC; sizes are bytes; durations are seconds with `_seconds` at the end of the name. Inputs refuse unknown members.
 
 mod bundle;
+mod calendar;
 mod collection;
 mod device;
+mod escalation;
 mod problem;
+mod rollout;
 mod status;
+mod target;
 
 pub use bundle::*;
+pub use calendar::*;
 pub use collection::*;
 pub use device::*;
+pub use escalation::*;
 pub use problem::*;
+pub use rollout::*;
 pub use status::*;
+pub use target::*;
 
 use serde::{Deserialize, Serialize};
 

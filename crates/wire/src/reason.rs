@@ -89,6 +89,8 @@ reasons! {
     DeviceUnknown = 62, "device_unknown";
     /// The device's owner has not consented.
     ConsentMissing = 63, "consent_missing";
+    /// The collection stopped by its own abort rule.
+    Aborted = 64, "aborted";
 }
 
 impl Reason {

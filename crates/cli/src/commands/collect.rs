@@ -223,6 +223,7 @@ impl PaceArgs {
             max_attempts: self.attempts,
             expires_in_seconds: self.expires.map(|span| span.as_secs()),
             in_flight: self.in_flight,
+            ..CollectionOptions::default()
         }
     }
 }
@@ -246,7 +247,8 @@ pub(crate) async fn run(args: CollectArgs, client: &Client, out: &mut Out) -> Re
             (args.target, request, args.case, args.pace, args.wait)
         }
     };
-    let new = NewCollection { request, target: target.target()?, reason: case.reason, case: case.case, options: pace.options() };
+    let new =
+        NewCollection { reason: case.reason, case: case.case, options: pace.options(), ..NewCollection::new(request, target.target()?) };
     let answer = create(client, &new, pace.idempotency_key).await?;
     let created = &answer.created;
     for warning in &answer.warnings {
@@ -341,6 +343,7 @@ mod tests {
             max_attempts: Some(2),
             expires_in_seconds: Some(7200),
             in_flight: Some(50),
+            ..CollectionOptions::default()
         };
         assert_eq!((options, wait), (expected, true));
         for words in [["--timeout", "1s"], ["--timeout", "25h"], ["--attempts", "51"], ["--expires", "91days"], ["--in-flight", "0"]] {

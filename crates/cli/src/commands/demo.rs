@@ -139,16 +139,15 @@ async fn show(args: &DemoArgs, place: &Place, controller: &Controller, fleet: &F
     arrival(&client, faults.len()).await?;
     let started = Instant::now();
     let new = NewCollection {
-        request: CollectionRequest::Bundle { since: None, edge_runtime_only: false },
-        target: Target::All {},
         reason: Some("muster demo".to_owned()),
         case: Some("demo".to_owned()),
         options: CollectionOptions {
             attempt_timeout_seconds: Some(ATTEMPT.as_secs()),
             max_attempts: Some(ATTEMPTS),
             expires_in_seconds: Some(EXPIRY.as_secs()),
-            in_flight: None,
+            ..CollectionOptions::default()
         },
+        ..NewCollection::new(CollectionRequest::Bundle { since: None, edge_runtime_only: false }, Target::All {})
     };
     let created = create(&client, &new, None).await?.created;
     out.note(&format!("collection  {}", created.id));

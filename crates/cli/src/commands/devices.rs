@@ -179,9 +179,9 @@ async fn ping(args: PingArgs, client: &Client, out: &mut Out) -> Result<u8, Fail
         attempt_timeout_seconds: Some(seconds),
         max_attempts: Some(1),
         expires_in_seconds: Some(seconds + PATIENCE_SECONDS),
-        in_flight: None,
+        ..CollectionOptions::default()
     };
-    let new = NewCollection { request: CollectionRequest::Ping {}, target: args.target.target()?, reason: None, case: None, options };
+    let new = NewCollection { options, ..NewCollection::new(CollectionRequest::Ping {}, args.target.target()?) };
     let created = create(client, &new, None).await?.created;
     let view = follow_with_progress(client, created.id, out).await?;
     let mut pongs: Vec<Pong> = Vec::new();

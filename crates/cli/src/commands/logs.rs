@@ -67,16 +67,18 @@ pub(crate) async fn run(mut args: LogsArgs, client: &Client, out: &mut Out) -> R
     }
     let seconds = args.timeout.as_secs().max(MIN_ATTEMPT_TIMEOUT_SECONDS);
     let new = NewCollection {
-        request: CollectionRequest::Logs { items: args.lines.items(out.now()), content_type },
-        target: Target::Devices { devices: vec![args.device.clone()] },
         reason: args.reason,
         case: args.case,
         options: CollectionOptions {
             attempt_timeout_seconds: Some(seconds),
             max_attempts: Some(1),
             expires_in_seconds: Some(seconds + PATIENCE_SECONDS),
-            in_flight: None,
+            ..CollectionOptions::default()
         },
+        ..NewCollection::new(
+            CollectionRequest::Logs { items: args.lines.items(out.now()), content_type },
+            Target::Devices { devices: vec![args.device.clone()] },
+        )
     };
     let answer = create(client, &new, None).await?;
     let created = &answer.created;

@@ -130,7 +130,7 @@ pub(crate) fn summary(view: &CollectionView, out: &Out) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use muster_wire::http::{CollectionOptions, CollectionRequest, CollectionState, TargetView};
+    use muster_wire::http::{CollectionOptions, CollectionRequest, CollectionState, Rollout, TargetView};
     use std::time::Duration;
     use time::macros::datetime;
 
@@ -147,6 +147,12 @@ pub(super) mod tests {
             finished_at: None,
             state: CollectionState::Finished,
             options: CollectionOptions::default(),
+            rollout: Rollout::default(),
+            paused: None,
+            window: None,
+            standing: false,
+            steps: Vec::new(),
+            step_of: None,
             counters,
             reasons: [(Reason::Collected, 90), (Reason::NoAnswer, 3), (Reason::UploadTruncated, 12)].into(),
             bundle_bytes: 123_456_789,

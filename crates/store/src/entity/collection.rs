@@ -47,6 +47,30 @@ pub struct Model {
     pub closed_at: Option<i64>,
     /// Final counters as JSON, once closed.
     pub outcome: Option<String>,
+    /// Larger goes first.
+    pub priority: i16,
+    /// `Rollout` as JSON, where it says anything.
+    pub rollout: Option<String>,
+    /// `Retry` as JSON, where it was asked for.
+    pub retry: Option<String>,
+    /// `Window` as JSON.
+    pub time_window: Option<String>,
+    /// 1: also takes devices that meet the target later.
+    pub standing: i16,
+    /// Deeper steps, as a JSON list of `EscalationStep`.
+    pub steps: Option<String>,
+    /// The collection with the first step, when this is a later one.
+    pub step_of: Option<Uuid>,
+    /// Number of the step.
+    pub step: i16,
+    /// Pattern over the answers that decides who gets the next step.
+    pub when_matches: Option<String>,
+    /// Since when it asks nobody.
+    pub paused_at: Option<i64>,
+    /// Who paused it.
+    pub paused_by: Option<String>,
+    /// Why.
+    pub paused_why: Option<String>,
 }
 
 /// None: rows are joined by ranges of ids, not by keys.

@@ -35,6 +35,14 @@ pub struct Model {
     pub tags: Json,
     /// Reported properties.
     pub reported: Json,
+    /// Gateway it is behind.
+    pub parent: Option<String>,
+    /// When it was last pinged and the ping ended.
+    pub pinged_at: Option<i64>,
+    /// How long the answer took; absent when there was none.
+    pub ping_ms: Option<i64>,
+    /// Pings in a row that were not answered.
+    pub ping_failed: Option<i16>,
 }
 
 /// None: rows are joined by ranges of ids, not by keys.

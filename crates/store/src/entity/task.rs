@@ -35,6 +35,8 @@ pub struct Model {
     pub correlation_id: Option<String>,
     /// More about the reason, for a person.
     pub detail: Option<String>,
+    /// 1: its answer gives reason for the next step; 0: it does not; absent: nobody asked.
+    pub matched: Option<i16>,
 }
 
 /// None: rows are joined by ranges of ids, not by keys.

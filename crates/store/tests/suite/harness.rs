@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_store::{ClaimRequest, ClaimedTask, Dialect, NewCollection, NewTask, Step, Store, StoreOptions};
-use muster_wire::http::{CollectionRequest, TargetView};
+use muster_wire::http::{CollectionRequest, Priority, Rollout, TargetView};
 use muster_wire::presence::Presence;
 use muster_wire::{CollectionId, DeviceId, Reason, TaskId, TaskState};
 use sqlx::{AssertSqlSafe, Connection, Executor};
@@ -104,6 +104,15 @@ pub(crate) fn new_collection(devices: &[DeviceId]) -> NewCollection {
         attempt_timeout: MINUTE,
         max_attempts: 3,
         in_flight: 200,
+        priority: Priority::Normal,
+        rollout: Rollout::default(),
+        retry: None,
+        window: None,
+        standing: false,
+        steps: Vec::new(),
+        step_of: None,
+        when_matches: None,
+        paused: None,
         idempotency: None,
         tasks: devices.iter().map(|device| NewTask { device: device.clone(), skip: None }).collect(),
     }

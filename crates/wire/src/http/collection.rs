@@ -5,12 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{Missing, Verdict};
+use super::{Choice, EscalationStep, Missing, Paused, Priority, Retry, Rollout, Target, TargetView, Verdict, Window};
 use crate::method::request::{ContentType, Encoding, LogItem};
 use crate::{AttemptId, CollectionId, DeviceId, Reason, TaskId, TaskState};
 
-/// Most devices named one by one in a target.
-pub const MAX_TARGET_DEVICES: usize = 100_000;
 /// Longest reason and case number, in characters.
 pub const MAX_TEXT_CHARS: usize = 500;
 /// Most items in a request for logs.
@@ -40,9 +38,46 @@ pub struct NewCollection {
     /// Support case.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub case: Option<String>,
+    /// Which of the targeted devices.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub choice: Choice,
     /// How long and how fast; each member has a default in the settings.
     #[serde(default)]
     pub options: CollectionOptions,
+    /// How it is paced, and when it stops by itself.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub rollout: Rollout,
+    /// Devices are asked only at these times.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<Window>,
+    /// Also takes devices that meet the target later, until it expires. Needs a target that can grow: a condition, or all.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub standing: bool,
+    /// Deeper steps, for the devices whose answer gives reason to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<EscalationStep>,
+}
+
+impl NewCollection {
+    /// A request with nothing but what is asked, and of whom.
+    pub fn new(request: CollectionRequest, target: Target) -> Self {
+        Self {
+            request,
+            target,
+            reason: None,
+            case: None,
+            choice: Choice::default(),
+            options: CollectionOptions::default(),
+            rollout: Rollout::default(),
+            window: None,
+            standing: false,
+            steps: Vec::new(),
+        }
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// What is asked of each device.
@@ -103,19 +138,6 @@ impl CollectionRequest {
     }
 }
 
-/// Which devices.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Target {
-    /// These.
-    Devices {
-        /// Ids; duplicates are merged, unknown ids refused.
-        devices: Vec<DeviceId>,
-    },
-    /// Every device of the registry at this moment.
-    All {},
-}
-
 /// How long and how fast.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -132,6 +154,12 @@ pub struct CollectionOptions {
     /// Most devices asked at the same time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_flight: Option<u32>,
+    /// Who goes first when there is not room for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Priority>,
+    /// When a failed attempt is repeated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
 }
 
 /// Tasks per state. They add up to `targeted` at every instant.
@@ -220,6 +248,24 @@ pub struct CollectionView {
     pub state: CollectionState,
     /// Settings in force.
     pub options: CollectionOptions,
+    /// How it is paced.
+    #[serde(default)]
+    pub rollout: Rollout,
+    /// Why it asks nobody at present, if somebody or something paused it.
+    #[serde(default)]
+    pub paused: Option<Paused>,
+    /// Devices are asked only at these times.
+    #[serde(default)]
+    pub window: Option<Window>,
+    /// Also takes devices that meet the target later.
+    #[serde(default)]
+    pub standing: bool,
+    /// Deeper steps it was asked for with.
+    #[serde(default)]
+    pub steps: Vec<EscalationStep>,
+    /// The collection whose step this one is.
+    #[serde(default)]
+    pub step_of: Option<StepOf>,
     /// Tasks per state.
     pub counters: Counters,
     /// Final tasks per reason code.
@@ -228,14 +274,13 @@ pub struct CollectionView {
     pub bundle_bytes: u64,
 }
 
-/// How the devices were chosen.
+/// Which step of which collection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum TargetView {
-    /// Named one by one.
-    Devices,
-    /// The whole registry.
-    All,
+pub struct StepOf {
+    /// The collection with the first step.
+    pub collection: CollectionId,
+    /// Number of the step, from 2.
+    pub step: u8,
 }
 
 /// One collection × one device.

@@ -246,7 +246,7 @@ mod tests {
     use super::*;
     use crate::present::SharedBuffer;
     use muster_wire::TaskState;
-    use muster_wire::http::{CollectionOptions, CollectionRequest, CollectionState, Counters, TargetView, TaskBundle};
+    use muster_wire::http::{CollectionOptions, CollectionRequest, CollectionState, Counters, Rollout, TargetView, TaskBundle};
     use time::macros::datetime;
 
     fn task(ordinal: u32, state: TaskState, reason: Reason) -> TaskView {
@@ -291,6 +291,12 @@ mod tests {
             finished_at: None,
             state: CollectionState::Finished,
             options: CollectionOptions::default(),
+            rollout: Rollout::default(),
+            paused: None,
+            window: None,
+            standing: false,
+            steps: Vec::new(),
+            step_of: None,
             counters: Counters { targeted: devices, verified, failed: devices - verified, ..Counters::default() },
             reasons: BTreeMap::new(),
             bundle_bytes: verified * 12_345,
