@@ -153,6 +153,9 @@ fn unsafe_pairs_are_refused_with_the_next_step() {
     assert!(refused(None, &[], &[("mqtt.embedded_listen", "0.0.0.0:1883")]).contains("anybody could pose as any device"));
     assert!(refused(None, &[], &[("mqtt.embedded_anonymous", "false")]).contains("mqtt.embedded_device_key"));
     assert!(load(None, &[], &[("mqtt.embedded_anonymous", "false"), ("mqtt.embedded_device_key", "0123456789abcdef")]).is_ok());
+    assert!(refused(None, &[], &[("mqtt.password", "fifteen-letters")]).contains("at least 16 characters with the embedded broker"));
+    assert!(load(None, &[], &[("mqtt.password", "sixteen-letters!")]).is_ok());
+    assert!(load(None, &[], &[("mqtt.password", "x"), ("mqtt.url", "mqtt://localhost")]).is_ok(), "another broker has its own rules");
     assert!(refused(None, &[], &[("dispatch.attempt_timeout", "2h"), ("dispatch.expiry", "1h")]).contains("longer than dispatch.expiry"));
     assert!(refused(None, &[], &[("database.url", "sqlite::memory:")]).contains("in memory"));
     assert!(refused(None, &[], &[("database.url", "mysql://x")]).contains("begins neither with"));
