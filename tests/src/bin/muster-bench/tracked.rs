@@ -13,6 +13,18 @@ use muster_tests::{free_port, wait};
 use muster_wire::http::{CollectionRequest, CollectionState, Target};
 use sqlx::Row;
 
+/// How the raw caller comes in at the embedded broker: as the controller does.
+pub(crate) const CONTROLLER_LOGIN: (&str, &str) = ("muster-controller", "the bench looks on");
+/// So long without a single completed task is a stall.
+const STALL: Duration = Duration::from_secs(20);
+
+/// Simulated devices of this name.
+pub(crate) fn fleet(name: &str, devices: usize, url: &str) -> Command {
+    let mut command = Command::new(built("muster-agent"));
+    command.args(["fleet", "--devices", &devices.to_string(), "--name", name, "--mqtt", url]);
+    command
+}
+
 /// Broker, database, controller and fleet.
 pub(crate) struct Stack {
     pub(crate) broker: Option<Mosquitto>,
@@ -62,16 +74,7 @@ impl Stack {
         let api = Api::new(format!("http://127.0.0.1:{http}"));
         wait::for_port(http, Duration::from_secs(30), || controller.tail()).await;
         wait::for_port(mqtt_port, Duration::from_secs(30), || controller.tail()).await;
-        let mut command = Command::new(built("muster-agent"));
-        command.args([
-            "fleet",
-            "--devices",
-            &shape.devices.to_string(),
-            "--name",
-            "bench",
-            "--mqtt",
-            &format!("mqtt://127.0.0.1:{mqtt_port}"),
-        ]);
+        let mut command = fleet("bench", shape.devices, &format!("mqtt://127.0.0.1:{mqtt_port}"));
         let fleet = Program::start("muster-agent", directory, &mut command);
         api.devices_online(shape.devices, Duration::from_secs(60)).await;
         let page: serde_json::Value = api.get("/api/v1/devices?limit=1").await.map_err(anyhow::Error::msg)?;
@@ -92,10 +95,14 @@ impl Stack {
         for _ in 0..rounds {
             ids.push(self.api.create(&collection(CollectionRequest::Ping {}, Target::All {}, 600, 1)).await.id);
         }
-        let deadline = Instant::now() + Duration::from_secs(300);
-        while self.applied().await? < wanted {
-            ensure!(Instant::now() < deadline, "not all tasks were completed within 300 s: {} of {wanted}", self.applied().await?);
+        let (mut last, mut moved) = (before, Instant::now());
+        while last < wanted {
             tokio::time::sleep(Duration::from_millis(10)).await;
+            let applied = self.applied().await?;
+            if applied > last {
+                (last, moved) = (applied, Instant::now());
+            }
+            ensure!(moved.elapsed() < STALL, "a stall: nothing was completed for {STALL:?} after {} of {count}", last - before);
         }
         let rate = (rounds * self.devices.len()) as f64 / began.elapsed().as_secs_f64();
         for id in ids {
@@ -139,6 +146,22 @@ impl Stack {
             updated: row.try_get::<i64, _>("updated")? as f64,
             committed: row.try_get::<i64, _>("committed")? as f64,
         })
+    }
+
+    /// How long a commit of one small row takes here, in milliseconds, each on an idle server.
+    pub(crate) async fn bare_commits(&self, count: usize, idle: Duration) -> Result<Vec<f64>> {
+        let database = self.database.as_ref().context("a Postgres stack")?;
+        let mut connection = database.connect().await;
+        sqlx::query("CREATE TABLE bench_commit (n int)").execute(&mut connection).await?;
+        let mut times = Vec::with_capacity(count);
+        for _ in 0..count {
+            let began = Instant::now();
+            sqlx::query("INSERT INTO bench_commit VALUES (1)").execute(&mut connection).await?;
+            times.push(began.elapsed().as_secs_f64() * 1e3);
+            tokio::time::sleep(idle).await;
+        }
+        sqlx::query("DROP TABLE bench_commit").execute(&mut connection).await?;
+        Ok(times)
     }
 
     pub(crate) async fn end(self) {
