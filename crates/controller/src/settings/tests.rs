@@ -77,7 +77,7 @@ fn later_layers_win_and_are_named() {
 fn what_is_shown_can_be_read_again_and_holds_no_secret() {
     let secrets = [
         ("MUSTER__DATABASE__URL", "postgres://u:pa55word@h/d"),
-        ("MUSTER__MQTT__PASSWORD", "pa55word"),
+        ("MUSTER__MQTT__PASSWORD", "pa55word-pa55word"),
         ("MUSTER__LANDING__KEY", "pa55word"),
         ("MUSTER__AUTH__TOKENS", "ops=pa55word-pa55word,ci=pa55word-pa55word-2"),
     ];
