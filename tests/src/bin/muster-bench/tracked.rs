@@ -119,7 +119,7 @@ impl Stack {
 
     /// CPU seconds so far: broker, devices, controller, database.
     pub(crate) fn cpu(&self) -> Cpu {
-        let database = self.database.as_ref().map_or(0.0, |_| postgres_cpu());
+        let database = self.database.as_ref().map_or(0.0, |database| postgres_cpu(&database.url));
         Cpu {
             broker: self.broker.as_ref().map_or(0.0, |b| b.program.cpu_seconds()),
             devices: self.fleet.cpu_seconds(),
@@ -205,11 +205,16 @@ pub(crate) struct Writes {
     pub(crate) committed: f64,
 }
 
-/// All PostgreSQL processes of this machine; nobody else uses it during a bench.
-fn postgres_cpu() -> f64 {
+/// PostgreSQL's processes that serve our database, and those that write for all. What others do in the server at the same time is theirs, and their
+/// processes would take their CPU time with them when they end.
+fn postgres_cpu(url: &str) -> f64 {
+    let database = url.rsplit('/').next().unwrap_or_default();
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "postgres"))
-        .map(cpu_seconds)
-        .sum()
+    let is_ours = |pid: &u32| {
+        let title = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        title.starts_with("postgres: ")
+            && (title.contains(database) || ["walwriter", "checkpointer", "background writer"].iter().any(|writer| title.contains(writer)))
+    };
+    pids.filter(is_ours).map(cpu_seconds).sum()
 }
