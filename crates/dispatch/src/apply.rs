@@ -6,13 +6,13 @@
 //! makes batches larger, not the queue longer. An unreachable database is retried
 //! for ever: the queue is bounded, what waits before it stays with the broker, and nothing is lost.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use muster_store::{Birth, Seal, Step, StepOutcome, Store};
-use muster_wire::DeviceId;
+use muster_wire::{CollectionId, DeviceId};
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -220,17 +220,25 @@ impl Writer {
     fn conclude<'a>(&self, steps: impl Iterator<Item = &'a Step>, outcomes: Vec<StepOutcome>, thens: Vec<(bool, Then)>) -> bool {
         self.written.batches.fetch_add(1, Ordering::Relaxed);
         let mut freed = false;
+        let mut ended: HashSet<CollectionId> = HashSet::new();
         for ((step, outcome), (leaves_device, then)) in steps.zip(outcomes).zip(thens) {
             self.count(step, &outcome);
             if leaves_device && outcome == StepOutcome::Applied {
                 freed = true;
                 self.window.ended(step.attempt.task().collection(), 1);
             }
+            if step.to.is_final() && outcome == StepOutcome::Applied {
+                ended.insert(step.attempt.task().collection());
+            }
             match then {
                 Then::Ack(ack) => ack.done(),
                 Then::Tell(tell) => drop(tell.send(outcome)),
                 Then::Nothing => {}
             }
+        }
+        // With requests out it goes on; without, this may have been its last task.
+        if ended.into_iter().any(|collection| self.window.is_idle(collection)) {
+            self.wake.ended();
         }
         freed
     }
