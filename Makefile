@@ -31,7 +31,7 @@ bench: services ## The performance table: tracked round trips beside raw ones on
 	@scripts/bench.sh $(ARGS)
 
 .PHONY: services
-services: ## Find PostgreSQL, Mosquitto, Azurite, Python and unzip for the tests, or start them
+services: ## Find PostgreSQL, Mosquitto, Azurite, Python, unzip and journalctl for the tests, or start them
 	@scripts/services.sh
 
 .PHONY: up

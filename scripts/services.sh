@@ -10,6 +10,7 @@
 # Azurite      installed with Node's package manager; each test that wants one starts its own with scripts/azurite.sh
 # Python       a virtual environment with the stranger's clients (scripts/requirements.txt)
 # unzip        judges bundles without our code
+# journalctl   the agent reads this machine's own journal
 #
 # RabbitMQ is not among them: no test uses it yet. It joins with the alert intake.
 #
@@ -30,7 +31,7 @@ readonly start_deadline_seconds=60
 PATH=$PATH:/usr/sbin:/usr/local/sbin
 export PGCONNECT_TIMEOUT=3
 
-say() { printf '%-10s %s\n' "$1:" "$2"; }
+say() { printf '%-11s %s\n' "$1:" "$2"; }
 die() {
     printf '%s: %s\n' "$1" "$2" >&2
     exit 1
@@ -230,6 +231,11 @@ find_unzip() {
     say unzip "$(command -v unzip)"
 }
 
+find_journalctl() {
+    have journalctl || apt_install journalctl systemd
+    say journalctl "$(command -v journalctl)"
+}
+
 start() {
     mkdir -p "$cache"
     find_postgres
@@ -238,6 +244,7 @@ start() {
     find_node
     find_python
     find_unzip
+    find_journalctl
     # Written beside and moved: a test run that reads it never sees half of it.
     {
         echo "# Written by scripts/services.sh; read by make test and make bench."

@@ -14,6 +14,8 @@ pub enum Tuning {
     Stock,
     /// As `deploy/mosquitto/mosquitto.conf` has it, with persistence, without passwords.
     Ours,
+    /// As `deploy/mosquitto/mosquitto.conf` has it, without passwords.
+    Shipped,
 }
 
 /// A running Mosquitto.
@@ -43,12 +45,14 @@ impl Mosquitto {
     pub async fn start(directory: &Path, tuning: Tuning) -> Self {
         let port = free_port();
         let config = directory.join("mosquitto.conf");
-        let tuned = "max_inflight_messages 0\nmax_queued_messages 0\nset_tcp_nodelay true\npersistence true\nautosave_interval 1\n";
-        let text = format!(
-            "listener {port} 127.0.0.1\nallow_anonymous true\npersistence_location {}/\n{}",
-            directory.display(),
-            if tuning == Tuning::Ours { tuned } else { "" }
-        );
+        let tuned = "max_inflight_messages 0\nmax_queued_messages 0\nset_tcp_nodelay true\n";
+        let kept = format!("persistence true\nautosave_interval 1\npersistence_location {}/\n", directory.display());
+        let settings = match tuning {
+            Tuning::Stock => String::new(),
+            Tuning::Ours => format!("{tuned}{kept}"),
+            Tuning::Shipped => tuned.to_owned(),
+        };
+        let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\n{settings}");
         std::fs::write(&config, text).expect("a private directory can be written");
         let program = Self::launch(directory, &config);
         let broker = Self { program, port, config, directory: directory.to_owned() };

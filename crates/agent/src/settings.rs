@@ -19,6 +19,9 @@ pub const MAX_FILE_BYTES: u64 = 256 * 1024;
 /// Largest secret in a file.
 pub const MAX_SECRET_BYTES: u64 = 16 * 1024;
 
+/// Largest `device.reported`, as JSON: what the contract takes in a birth, less what stands there beside it.
+pub const MAX_REPORTED_BYTES: usize = muster_wire::properties::MAX_BIRTH_BYTES - 4 * 1024;
+
 /// Why settings are not usable.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
@@ -279,6 +282,13 @@ impl Settings {
                 return Err(bad(name, "must be at least 1"));
             }
         }
+        let reported = serde_json::to_vec(&self.device.reported).map_err(|error| bad("device.reported", error))?.len();
+        if reported > MAX_REPORTED_BYTES {
+            return Err(bad(
+                "device.reported",
+                format!("takes {reported} bytes; a birth message has room for {MAX_REPORTED_BYTES}, and one that is larger is refused"),
+            ));
+        }
         for (name, module) in &self.modules {
             let setting = format!("modules.{name}");
             let plain = !name.is_empty()
@@ -403,6 +413,14 @@ mod tests {
             let error = load(text).expect_err(text).to_string();
             assert!(error.contains(expected), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn what_is_reported_fits_a_birth() {
+        let text = |bytes: usize| format!("[device]\nid = \"d\"\n[device.reported]\nx = \"{}\"", "y".repeat(bytes - "{'x':''}".len()));
+        assert!(load(&text(MAX_REPORTED_BYTES)).is_ok());
+        let error = load(&text(MAX_REPORTED_BYTES + 1)).expect_err("too much").to_string();
+        assert!(error.contains("device.reported") && error.contains("12288"), "{error}");
     }
 
     #[test]

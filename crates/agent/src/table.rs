@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex};
 
 use muster_wire::method::Method;
 use muster_wire::method::answer::TaskStatus;
-use muster_wire::presence::{ReportedObject, TaskReport};
+use muster_wire::presence::{MAX_REPORTED_OBJECTS, ReportedObject, TaskReport};
+use muster_wire::properties::MAX_STATUS_BYTES;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -28,6 +29,8 @@ pub(crate) const MAX_TASKS: usize = 1000;
 pub(crate) const MAX_OPEN_TASKS: usize = 64;
 /// Most callers that wait for one answer; more are acknowledged and get nothing.
 pub(crate) const MAX_WAITING_CALLERS: usize = 16;
+/// Room for all of a report but its objects; the longest message, escaped, is a part of it.
+const MAX_REPORT_HEAD_BYTES: usize = 32 * 1024;
 /// How long an ended upload is remembered for `GetTaskStatus`.
 pub(crate) const TASK_MEMORY_SECONDS: i64 = 7 * 24 * 3600;
 
@@ -59,14 +62,21 @@ impl Task {
         self.ended_unix.is_none()
     }
 
+    /// What the device says about it; as many of the objects as the contract's limits take, for the controller lists them itself.
     pub(crate) fn report(&self) -> TaskReport {
+        let mut room = MAX_STATUS_BYTES - MAX_REPORT_HEAD_BYTES;
+        let fits = |object: &&ReportedObject| {
+            let bytes = serde_json::to_vec(object).map_or(usize::MAX, |json| json.len() + 1);
+            room = room.saturating_sub(bytes);
+            room > 0
+        };
         TaskReport {
             correlation_id: self.id.to_string(),
             status: self.status,
             message: self.message.clone(),
             attempt: self.attempt,
             bytes: self.bytes,
-            objects: self.objects.iter().take(muster_wire::presence::MAX_REPORTED_OBJECTS).cloned().collect(),
+            objects: self.objects.iter().take(MAX_REPORTED_OBJECTS).take_while(fits).cloned().collect(),
         }
     }
 }
@@ -443,6 +453,25 @@ mod tests {
         assert!(table.task("").is_none());
         drop(table);
         assert!(Table::open(&path, NOW + TASK_MEMORY_SECONDS + 10).expect("a table").tasks().is_empty());
+    }
+
+    #[test]
+    fn a_report_stays_within_the_contract() {
+        let object = |n: usize, bytes: usize| ReportedObject {
+            name: format!("hub/dev/{}-{n}.log", "m\"".repeat(bytes / 2)),
+            size: u64::MAX,
+            sha256: Some("0".repeat(64)),
+        };
+        let mut many = task(1);
+        many.message = "\u{1}".repeat(4096);
+        for (bytes, all) in [(50, true), (900, false)] {
+            many.objects = (0..MAX_REPORTED_OBJECTS + 1).map(|n| object(n, bytes)).collect();
+            let json = many.report().to_json();
+            assert!(json.len() <= MAX_STATUS_BYTES, "{}", json.len());
+            let read = TaskReport::parse(&json).expect("a report the controller takes");
+            assert_eq!(read.objects.len() == MAX_REPORTED_OBJECTS, all, "{}", read.objects.len());
+            assert!(read.objects.len() > 100);
+        }
     }
 
     #[test]

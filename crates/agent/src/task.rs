@@ -26,6 +26,9 @@ use crate::upload::content::{Content, Spool};
 use crate::upload::grant::Grant;
 use crate::upload::{Object, StopAfter, UploadError};
 
+/// Longest message of an upload that failed, in characters; a report has room for it and for what was uploaded.
+const MAX_MESSAGE_CHARS: usize = 4096;
+
 /// Why an upload did not come to its end.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TaskError {
@@ -99,7 +102,7 @@ async fn run(device: &Arc<Device>, task: Task) {
 
 fn end(task: &mut Task, status: TaskStatus, message: String) {
     task.status = status;
-    task.message = message;
+    task.message = message.chars().take(MAX_MESSAGE_CHARS).collect();
     task.ended_unix = Some(OffsetDateTime::now_utc().unix_timestamp());
 }
 

@@ -1,7 +1,8 @@
 //! The broker inside this process: the default where nobody runs one, and the one of the tests. All that knows `mqtt5` stands in this file.
 //!
 //! Who may do what:
-//! * the controller, by a password made anew at every start: everything below the prefix;
+//! * the controller, by `mqtt.password` or, without one, by a password made anew at every start: everything below the prefix. With a password
+//!   that is known, another program can look on, or ask devices, as the controller does;
 //! * a device, known by its user name (or, without a password on loopback, by its client id): subscribe to its own requests, publish its own
 //!   answers, status, alerts and presence. Nothing else, not even as a will.
 //!
@@ -90,7 +91,7 @@ impl Broker {
             Ok(listener) => drop(listener),
             Err(error) => return Err(BrokerError::Listen { address, reason: error.to_string() }),
         }
-        let password = uuid::Uuid::new_v4().simple().to_string() + &uuid::Uuid::new_v4().simple().to_string();
+        let password = settings.password.to_option().unwrap_or_else(made_anew);
         let gate = Gate {
             prefix,
             controller_password: password.clone(),
@@ -156,6 +157,10 @@ impl Drop for Broker {
     fn drop(&mut self) {
         self.shutdown.shutdown();
     }
+}
+
+fn made_anew() -> String {
+    uuid::Uuid::new_v4().simple().to_string() + &uuid::Uuid::new_v4().simple().to_string()
 }
 
 fn limits(connections: usize) -> ResourceLimits {
@@ -410,6 +415,21 @@ mod tests {
         settings.embedded_listen = broker.address;
         let taken = Broker::start(&settings, dir.path(), Prefix::default()).await.err().expect("the port is taken").to_string();
         assert!(taken.contains(&broker.address.to_string()) && taken.contains("Next: choose another with mqtt.embedded_listen"), "{taken}");
+        broker.stop().await;
+    }
+
+    #[tokio::test]
+    async fn with_a_password_that_is_known_another_program_looks_on() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let flags = [("mqtt.embedded_listen", "127.0.0.1:0"), ("mqtt.password", "sixteen-letters!")];
+        let flags = flags.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let settings = Settings::load_from(None, [], &flags).expect("good settings").mqtt;
+        let broker = Broker::start(&settings, dir.path(), Prefix::default()).await.expect("started");
+        assert_eq!(broker.credentials(), (CONTROLLER.to_owned(), "sixteen-letters!".to_owned()));
+        let options = ConnectOptions::new("onlooker").with_credentials(CONTROLLER, b"sixteen-letters!").with_automatic_reconnect(false);
+        let onlooker = MqttClient::with_options(options);
+        onlooker.connect(&broker.url()).await.expect("the password opens");
+        onlooker.disconnect().await.expect("disconnected");
         broker.stop().await;
     }
 

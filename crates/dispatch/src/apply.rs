@@ -3,16 +3,17 @@
 //!
 //! A batch closes when it is full, or [`DispatchOptions::flush_every`] after the one before it: a lone message on an idle system is
 //! written at once, and a busy system commits at a bounded rate. While a batch is being committed the next one fills, so a slow disk
-//! makes batches larger, not the queue longer. An unreachable database is retried
-//! for ever: the queue is bounded, what waits before it stays with the broker, and nothing is lost.
+//! makes batches larger, not the queue longer. A database that is away, full or broken is retried for ever: the queue is bounded, what
+//! waits before it stays with the broker, and nothing is lost. A row that the database refuses is another matter: it would be refused for
+//! ever, and with it all that share its batch. So a refused batch is halved until the row stands alone, which is dropped, counted and named.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use muster_store::{Birth, Seal, Step, StepOutcome, Store};
-use muster_wire::DeviceId;
+use muster_store::{Birth, Seal, Step, StepOutcome, Store, StoreError};
+use muster_wire::{CollectionId, DeviceId};
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -99,6 +100,7 @@ pub(crate) struct Written {
     pub(crate) strangers: AtomicU64,
     pub(crate) births: AtomicU64,
     pub(crate) retries: AtomicU64,
+    pub(crate) dropped: AtomicU64,
 }
 
 pub(crate) struct Writer {
@@ -143,6 +145,71 @@ impl Batch {
                 self.seen.insert(device, at);
             }
         }
+    }
+}
+
+/// What is written in batches.
+trait Row: Sync + Sized {
+    /// What a log calls them.
+    const NAMES: &str;
+    type Outcome: Send;
+
+    /// Which one it is; a log holds no payload.
+    fn id(&self) -> String;
+
+    /// All of the rows or none of them; an outcome for each.
+    fn write(store: &Store, rows: &[Self]) -> impl Future<Output = Result<Vec<Self::Outcome>, StoreError>> + Send;
+}
+
+impl Row for Birth {
+    const NAMES: &str = "births";
+    type Outcome = ();
+
+    fn id(&self) -> String {
+        self.device.to_string()
+    }
+
+    async fn write(store: &Store, rows: &[Self]) -> Result<Vec<()>, StoreError> {
+        store.record_births(rows).await.map(|()| vec![(); rows.len()])
+    }
+}
+
+impl Row for (DeviceId, OffsetDateTime) {
+    const NAMES: &str = "signs of life";
+    type Outcome = ();
+
+    fn id(&self) -> String {
+        self.0.to_string()
+    }
+
+    async fn write(store: &Store, rows: &[Self]) -> Result<Vec<()>, StoreError> {
+        store.record_seen(rows).await.map(|()| vec![(); rows.len()])
+    }
+}
+
+impl Row for Step {
+    const NAMES: &str = "moves of tasks";
+    type Outcome = StepOutcome;
+
+    fn id(&self) -> String {
+        self.attempt.to_string()
+    }
+
+    async fn write(store: &Store, rows: &[Self]) -> Result<Vec<StepOutcome>, StoreError> {
+        store.apply(rows).await
+    }
+}
+
+impl Row for Seal {
+    const NAMES: &str = "bundles";
+    type Outcome = StepOutcome;
+
+    fn id(&self) -> String {
+        self.step.attempt.to_string()
+    }
+
+    async fn write(store: &Store, rows: &[Self]) -> Result<Vec<StepOutcome>, StoreError> {
+        store.seal(rows).await
     }
 }
 
@@ -195,8 +262,8 @@ impl Writer {
         let Batch { steps, thens, seals, seal_thens, births, birth_acks, seen } = batch;
         metrics::histogram!("muster_apply_batch_size").record(steps.len() as f64);
         let seen: Vec<_> = seen.into_iter().collect();
-        let Some(()) = self.persist("births", stop, || self.store.record_births(&births)).await else { return };
-        let Some(()) = self.persist("signs of life", stop, || self.store.record_seen(&seen)).await else { return };
+        let Some(_) = self.persist(&births, stop).await else { return };
+        let Some(_) = self.persist(&seen, stop).await else { return };
         for ack in birth_acks {
             ack.done();
         }
@@ -204,11 +271,11 @@ impl Writer {
         self.written.births.fetch_add(births.len() as u64, Ordering::Relaxed);
         let mut freed = false;
         if !steps.is_empty() {
-            let Some(outcomes) = self.persist("moves of tasks", stop, || self.store.apply(&steps)).await else { return };
+            let Some(outcomes) = self.persist(&steps, stop).await else { return };
             freed |= self.conclude(steps.iter(), outcomes, thens);
         }
         if !seals.is_empty() {
-            let Some(outcomes) = self.persist("bundles", stop, || self.store.seal(&seals)).await else { return };
+            let Some(outcomes) = self.persist(&seals, stop).await else { return };
             freed |= self.conclude(seals.iter().map(|seal| &seal.step), outcomes, seal_thens);
         }
         if came_online || freed {
@@ -216,21 +283,32 @@ impl Writer {
         }
     }
 
-    /// After the commit: counts, frees places in the window, acknowledges, tells. True when a place came free.
-    fn conclude<'a>(&self, steps: impl Iterator<Item = &'a Step>, outcomes: Vec<StepOutcome>, thens: Vec<(bool, Then)>) -> bool {
+    /// After the commit: counts, frees places in the window, acknowledges, tells. True when a place came free. A step without an outcome was
+    /// dropped: its message is acknowledged, for it will not get better, and its task stays where it is until its lease ends.
+    fn conclude<'a>(&self, steps: impl Iterator<Item = &'a Step>, outcomes: Vec<Option<StepOutcome>>, thens: Vec<(bool, Then)>) -> bool {
         self.written.batches.fetch_add(1, Ordering::Relaxed);
         let mut freed = false;
+        let mut ended: HashSet<CollectionId> = HashSet::new();
         for ((step, outcome), (leaves_device, then)) in steps.zip(outcomes).zip(thens) {
-            self.count(step, &outcome);
-            if leaves_device && outcome == StepOutcome::Applied {
+            if let Some(outcome) = &outcome {
+                self.count(step, outcome);
+            }
+            if leaves_device && outcome == Some(StepOutcome::Applied) {
                 freed = true;
                 self.window.ended(step.attempt.task().collection(), 1);
             }
-            match then {
-                Then::Ack(ack) => ack.done(),
-                Then::Tell(tell) => drop(tell.send(outcome)),
-                Then::Nothing => {}
+            if step.to.is_final() && outcome == Some(StepOutcome::Applied) {
+                ended.insert(step.attempt.task().collection());
             }
+            match (then, outcome) {
+                (Then::Ack(ack), _) => ack.done(),
+                (Then::Tell(tell), Some(outcome)) => drop(tell.send(outcome)),
+                (Then::Tell(_), None) | (Then::Nothing, _) => {}
+            }
+        }
+        // With requests out it goes on; without, this may have been its last task.
+        if ended.into_iter().any(|collection| self.window.is_idle(collection)) {
+            self.wake.ended();
         }
         freed
     }
@@ -249,31 +327,106 @@ impl Writer {
         }
     }
 
-    /// Tries until it is written; gives up only on shutdown, or when the database says the statement itself is wrong.
-    async fn persist<T, F, Fut>(&self, what: &str, stop: &CancellationToken, mut write: F) -> Option<T>
-    where
-        F: FnMut() -> Fut,
-        Fut: Future<Output = Result<T, muster_store::StoreError>>,
-    {
+    /// Tries until all rows are written, and gives up only on shutdown: then `None`. A row that the database refuses has no outcome.
+    async fn persist<R: Row>(&self, rows: &[R], stop: &CancellationToken) -> Option<Vec<Option<R::Outcome>>> {
+        let mut outcomes = Vec::with_capacity(rows.len());
+        let mut waiting = vec![rows];
         let mut wait = RETRY_FIRST;
-        loop {
-            match write().await {
-                Ok(value) => return Some(value),
-                Err(error) => {
-                    self.written.retries.fetch_add(1, Ordering::Relaxed);
-                    metrics::counter!("muster_database_retries_total").increment(1);
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        transient = error.is_transient(),
-                        "could not write {what}; trying again"
-                    );
+        while let Some(rows) = waiting.pop() {
+            let error = match R::write(&self.store, rows).await {
+                Ok(written) => {
+                    outcomes.extend(written.into_iter().map(Some));
+                    wait = RETRY_FIRST;
+                    continue;
                 }
+                Err(error) => error,
+            };
+            if error.is_about_a_row() {
+                match rows {
+                    [row] => {
+                        outcomes.push(None);
+                        self.dropped(row, &error);
+                    }
+                    _ => {
+                        // The earlier half first: the steps of a task keep their order.
+                        let (earlier, later) = rows.split_at(rows.len() / 2);
+                        waiting.extend([later, earlier]);
+                    }
+                }
+                continue;
             }
+            self.written.retries.fetch_add(1, Ordering::Relaxed);
+            metrics::counter!("muster_database_retries_total").increment(1);
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                transient = error.is_transient(),
+                "could not write {}; trying again",
+                R::NAMES
+            );
+            waiting.push(rows);
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = stop.cancelled() => return None,
             }
             wait = (wait * 2).min(RETRY_MAX);
         }
+        Some(outcomes)
+    }
+
+    fn dropped<R: Row>(&self, row: &R, error: &StoreError) {
+        metrics::counter!("muster_rows_dropped_total").increment(1);
+        // As with refused messages: a hostile peer must not fill the disk with our words about it.
+        if self.written.dropped.fetch_add(1, Ordering::Relaxed).is_power_of_two() {
+            tracing::error!(
+                error = error as &dyn std::error::Error,
+                row = row.id(),
+                "the database refuses one of the {}; it was dropped",
+                R::NAMES
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_store::StoreOptions;
+    use muster_wire::{CollectionId, Reason, TaskState};
+
+    use super::*;
+
+    async fn writer(directory: &tempfile::TempDir) -> Writer {
+        let url = format!("sqlite://{}", directory.path().join("muster.db").display());
+        let store = Store::connect(&StoreOptions::new(&url)).await.expect("a fresh database opens");
+        store.migrate().await.expect("a fresh database takes the schema");
+        Writer {
+            store,
+            options: Arc::new(DispatchOptions::default()),
+            window: Arc::new(Window::default()),
+            wake: Wake::default(),
+            written: Arc::new(Written::default()),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_row_the_store_refuses_takes_nobody_with_it() {
+        let directory = tempfile::tempdir().expect("a private directory");
+        let writer = writer(&directory).await;
+        let written = writer.written.clone();
+        let stop = CancellationToken::new();
+        let (applier, changes) = Applier::new(16);
+        let running = tokio::spawn(writer.run(changes, stop.clone()));
+        let collection = CollectionId::new();
+        let step = |place: u32, to| Step::new(collection.task(place).attempt(1), to, OffsetDateTime::now_utc()).because(Reason::NoAnswer);
+        let places: Vec<_> = (0..7).map(|place| (place, if place == 3 { TaskState::Dispatched } else { TaskState::Failed })).collect();
+        let told = places.iter().map(|&(place, to)| applier.apply(step(place, to), true));
+        let told = tokio::time::timeout(Duration::from_secs(20), futures_util::future::join_all(told)).await.expect("the writer is stuck");
+        for (place, outcome) in told.into_iter().enumerate() {
+            assert_eq!(outcome, (place != 3).then_some(StepOutcome::UnknownTask), "step {place}");
+        }
+        assert_eq!(written.dropped.load(Ordering::Relaxed), 1);
+        assert_eq!(written.retries.load(Ordering::Relaxed), 0, "a refusal is not waited for");
+        stop.cancel();
+        drop(applier);
+        running.await.expect("the writer ends");
     }
 }

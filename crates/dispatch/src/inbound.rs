@@ -155,8 +155,7 @@ impl Inbound {
         {
             facts.method_listed =
                 (!device.methods.is_empty()).then(|| device.methods.iter().any(|m| m.eq_ignore_ascii_case(work.method.as_str())));
-            let skew = time::Duration::milliseconds(device.clock_skew_ms.unwrap_or(0));
-            facts.agent_started_ago = device.started.and_then(|started| Duration::try_from(now - (started - skew)).ok());
+            facts.agent_started_ago = device.started.and_then(|started| started_ago(now, started, device.clock_skew_ms.unwrap_or(0)));
         }
         facts
     }
@@ -173,6 +172,13 @@ impl Inbound {
         }
         self.applier.send(Change::Step { step: Box::new(step), leaves_device, then }).await;
     }
+}
+
+/// How long ago the agent started, by our clock. A device says of its clock what it likes: what leads out of the calendar, or into the
+/// future, says nothing.
+fn started_ago(now: OffsetDateTime, started: OffsetDateTime, skew_ms: i64) -> Option<Duration> {
+    let started = started.checked_sub(time::Duration::milliseconds(skew_ms))?;
+    Duration::try_from(now - started).ok()
 }
 
 /// What an answer means, and the id the device gave its work.
@@ -243,5 +249,28 @@ pub(crate) fn moved(options: &DispatchOptions, work: &OpenWork, facts: &TaskFact
             Some((step, with_the_device))
         }
         Decision::Look | Decision::Ignore { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use time::macros::datetime;
+
+    #[test]
+    fn a_clock_from_nowhere_panics_nobody() {
+        let now = datetime!(2026-11-21 12:00 UTC);
+        let hour_ms = 3_600_000;
+        assert_eq!(started_ago(now, datetime!(2026-11-21 11:59 UTC), 0), Some(Duration::from_secs(60)));
+        assert_eq!(started_ago(now, datetime!(2026-11-21 12:59 UTC), hour_ms), Some(Duration::from_secs(60)), "its clock is an hour ahead");
+        assert_eq!(started_ago(now, datetime!(2026-11-21 12:59 UTC), 0), None);
+        let (first, last) = (datetime!(0001-01-01 00:00 UTC), datetime!(9999-12-31 23:59:59 UTC));
+        for (started, clock) in [(first, last), (last, first), (first, first), (last, last)] {
+            let skew_ms = i64::try_from((clock - now).whole_milliseconds()).expect("19,998 years in milliseconds");
+            started_ago(now, started, skew_ms);
+        }
+        for skew_ms in [i64::MIN, i64::MAX] {
+            assert_eq!(started_ago(now, last, skew_ms), None);
+        }
     }
 }

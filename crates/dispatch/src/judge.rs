@@ -84,6 +84,8 @@ impl Looker {
             ack.done();
             return;
         }
+        // An answer may unpack to a thousand times its size, so no more of them are in memory than uploads are judged.
+        let Ok(_permit) = self.judging.acquire().await else { return };
         let (landed, judgement) = match texts(&answer.payload) {
             Ok(modules) => match self.put_answer(work, attempt, modules).await {
                 Ok(landed) => {

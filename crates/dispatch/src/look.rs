@@ -4,7 +4,7 @@
 //! ends, a controller comes back from the dead: each time the row is read, the inbox is listed, [`muster_domain::event::decide`]
 //! decides, and a guarded update applies it. Whoever's update moves the task to `uploaded` judges it; everyone else stops.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use muster_domain::deadline::{AttemptWindow, attempt_window};
@@ -31,6 +31,8 @@ use crate::work::{OpenWork, OpenWorks};
 
 /// Most looks waiting. Beyond it a hint is dropped: the lease of the task brings the next one.
 const MAX_WAITING: usize = 65_536;
+/// Most words about one attempt that wait for a look at it to end. Beyond it somebody forges; the lease of the task brings the next look.
+const MAX_MEANWHILE: usize = 16;
 /// Looks under way at the same time; judging has its own, smaller bound.
 const PARALLEL: usize = 32;
 
@@ -61,6 +63,42 @@ impl Job {
             | Self::Judge { attempt }
             | Self::Land { attempt, .. }
             | Self::Close { attempt } => *attempt,
+        }
+    }
+
+    /// Whose word it is; `None` when it is our own.
+    fn device(&self) -> Option<&DeviceId> {
+        match self {
+            Self::Said { device, .. } => Some(device),
+            Self::Land { answer, .. } => Some(&answer.device),
+            Self::Silence { .. } | Self::Judge { .. } | Self::Close { .. } => None,
+        }
+    }
+
+    /// It will not be done. The message of an answer is acknowledged all the same: kept unacknowledged it would hold one of the places
+    /// the broker has for us until the connection ends, and whoever may repeat answers could take them all.
+    fn dismiss(self) {
+        if let Self::Land { ack, .. } = self {
+            ack.done();
+        }
+    }
+}
+
+/// What came about an attempt while it was being looked at. Of the same kind from the same device only the last counts; what another
+/// device says about it has a place of its own, so a forged word never takes the place of the true one.
+#[derive(Debug, Default)]
+struct Meanwhile(VecDeque<Job>);
+
+impl Meanwhile {
+    fn push(&mut self, job: Job) {
+        let same = |other: &&mut Job| std::mem::discriminant(*other) == std::mem::discriminant(&job) && other.device() == job.device();
+        if let Some(earlier) = self.0.iter_mut().find(same) {
+            std::mem::replace(earlier, job).dismiss();
+        } else if self.0.len() < MAX_MEANWHILE {
+            self.0.push_back(job);
+        } else {
+            metrics::counter!("muster_looks_dropped_total").increment(1);
+            job.dismiss();
         }
     }
 }
@@ -113,7 +151,7 @@ pub(crate) struct Looker {
 }
 
 /// Attempts being looked at, and what was said about them meanwhile: one look per attempt at a time, and no word is lost.
-type Busy = Arc<Mutex<HashMap<AttemptId, Option<Job>>>>;
+type Busy = Arc<Mutex<HashMap<AttemptId, Meanwhile>>>;
 
 impl Looker {
     pub(crate) async fn run(self, mut queue: mpsc::Receiver<Job>, stop: CancellationToken) {
@@ -123,18 +161,18 @@ impl Looker {
         while let Some(job) = tokio::select! { job = queue.recv() => job, () = stop.cancelled() => None } {
             let Ok(permit) = permits.clone().acquire_owned().await else { break };
             let attempt = job.attempt();
-            if let Some(next) = locked(&busy).get_mut(&attempt) {
-                *next = Some(job);
+            if let Some(meanwhile) = locked(&busy).get_mut(&attempt) {
+                meanwhile.push(job);
                 continue;
             }
-            locked(&busy).insert(attempt, None);
+            locked(&busy).insert(attempt, Meanwhile::default());
             let (looker, busy) = (self.clone(), busy.clone());
             tracker.spawn(async move {
                 let mut job = Some(job);
                 while let Some(current) = job.take() {
                     looker.handle(current).await;
                     let mut busy = locked(&busy);
-                    job = busy.get_mut(&attempt).and_then(Option::take);
+                    job = busy.get_mut(&attempt).and_then(|meanwhile| meanwhile.0.pop_front());
                     if job.is_none() {
                         busy.remove(&attempt);
                     }
@@ -152,14 +190,16 @@ impl Looker {
             self.close(attempt).await;
             return;
         }
-        let Some(work) = self.works.get(attempt.task().collection()) else { return };
+        let Some(work) = self.works.get(attempt.task().collection()) else {
+            // Its collection ended meanwhile.
+            job.dismiss();
+            return;
+        };
         let row = match self.store.open_task(attempt.task()).await {
             Ok(Some(row)) if row.attempt == attempt => row,
             Ok(_) => {
                 // Final or superseded: what is said about it changes nothing.
-                if let Job::Land { ack, .. } = job {
-                    ack.done();
-                }
+                job.dismiss();
                 return;
             }
             Err(error) => {
@@ -315,6 +355,48 @@ pub(crate) fn window(options: &DispatchOptions, work: &OpenWork, dispatched_at: 
     attempt_window(dispatched_at, work.attempt_timeout, work.expires_at, options.grace)
 }
 
-fn locked(busy: &Busy) -> std::sync::MutexGuard<'_, HashMap<AttemptId, Option<Job>>> {
+fn locked(busy: &Busy) -> std::sync::MutexGuard<'_, HashMap<AttemptId, Meanwhile>> {
     busy.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use muster_wire::CollectionId;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn no_word_about_a_busy_attempt_is_lost_and_no_acknowledgement_either() {
+        let (acks, mut acknowledged) = mpsc::channel(1000);
+        let attempt = CollectionId::new().task(0).attempt(1);
+        let land = |device: &str, packet: u16| {
+            let device: DeviceId = device.parse().expect("an id");
+            let answer = Answer { device, correlation: Uuid::nil(), status: 200, status_message: None, payload: Bytes::new() };
+            Job::Land { attempt, answer: Box::new(answer), ack: Ack::of_packet(packet, acks.clone()) }
+        };
+        let said = |device: &str, said| Job::said(attempt, device.parse().expect("an id"), said, None, String::new());
+        let mut meanwhile = Meanwhile::default();
+        meanwhile.push(land("mine", 1));
+        meanwhile.push(land("forger", 2));
+        meanwhile.push(said("mine", TaskStatus::Running));
+        meanwhile.push(Job::Silence { attempt });
+        meanwhile.push(land("mine", 3));
+        meanwhile.push(said("forger", TaskStatus::Failed));
+        meanwhile.push(said("mine", TaskStatus::Completed));
+        meanwhile.push(Job::Silence { attempt });
+        assert_eq!(meanwhile.0.len(), 5, "{meanwhile:?}");
+        assert!(matches!(&meanwhile.0[0], Job::Land { answer, .. } if answer.device.as_str() == "mine"), "it keeps its place");
+        assert!(matches!(&meanwhile.0[2], Job::Said { said: TaskStatus::Completed, .. }));
+        for n in 0..100 {
+            meanwhile.push(land(&format!("forger-{n}"), 100 + n));
+        }
+        assert_eq!(meanwhile.0.len(), MAX_MEANWHILE);
+        // Replaced or refused: acknowledged at once. All others when they have been done.
+        let replaced_and_refused = 1 + 100 - (MAX_MEANWHILE - 5);
+        assert_eq!(std::iter::from_fn(|| acknowledged.try_recv().ok()).count(), replaced_and_refused);
+        meanwhile.0.into_iter().for_each(Job::dismiss);
+        assert_eq!(std::iter::from_fn(|| acknowledged.try_recv().ok()).count(), 2 + MAX_MEANWHILE - 5);
+    }
 }

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use muster_wire::presence::{Presence, TaskReport};
-use muster_wire::properties::{AnswerProperties, MAX_ANSWER_BYTES};
+use muster_wire::properties::{AnswerProperties, MAX_ANSWER_BYTES, MAX_STATUS_MESSAGE_CHARS};
 use muster_wire::topic::{Prefix, Topic};
 use muster_wire::{AttemptId, DeviceId};
 use rumqttc::v5::mqttbytes::v5::Publish;
@@ -55,7 +55,7 @@ impl Answer {
 }
 
 /// Longest detail kept, in characters.
-pub(crate) const MAX_DETAIL_CHARS: usize = 300;
+pub(crate) const MAX_DETAIL_CHARS: usize = MAX_STATUS_MESSAGE_CHARS;
 
 /// Text of a device made safe for a terminal and a column: no control characters, bounded.
 pub(crate) fn clean(text: &str) -> String {

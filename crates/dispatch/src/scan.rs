@@ -1,5 +1,5 @@
 //! The clock of the dispatcher: reads the database at intervals for what nobody poked us about. Leases that ended, uploads nobody
-//! judges, deadlines, collections that are done or new.
+//! judges, deadlines, collections that are done or new. Between two scans, a poke makes it look at the last two of these only.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,8 +20,12 @@ use crate::work::{OpenWork, OpenWorks};
 
 /// Most tasks of one collection taken up by one scan, of each kind.
 const MAX_TAKEN: u32 = 2000;
-/// A scan takes at most this share of the time: a large database is scanned less often.
+/// A scan takes at most one part in so many of the time: a large database is scanned less often.
 const SHARE: u32 = 20;
+/// The same for looks at what has ended between two scans; somebody waits for these.
+const LOOK_SHARE: u32 = 10;
+/// A scan is never further away than this.
+const SCAN_AT_LEAST_EVERY: Duration = Duration::from_secs(30);
 
 /// What the scans found, for the status page.
 #[derive(Debug, Default)]
@@ -59,13 +63,45 @@ impl Scan {
                 tracing::warn!(error = &error as &dyn std::error::Error, "a scan of the database failed; the next one tries again");
             }
             self.scanned.scans.fetch_add(1, Ordering::Relaxed);
-            let wait = self.options.scan_every.max(began.elapsed() * SHARE).min(Duration::from_secs(30));
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = self.wake.scan_poked() => {}
-                () = stop.cancelled() => return,
+            let wait = self.options.scan_every.max(began.elapsed() * SHARE).min(SCAN_AT_LEAST_EVERY);
+            if !self.between_scans(Instant::now() + wait, &stop).await {
+                return;
             }
         }
+    }
+
+    /// What we are poked about before the next scan. False when there is none, because of `stop`.
+    async fn between_scans(&self, next: Instant, stop: &CancellationToken) -> bool {
+        let mut not_before = Instant::now();
+        loop {
+            // Tasks end a thousand at a time: one look for all that ended since the last.
+            let ended = async {
+                self.wake.ended_poked().await;
+                tokio::time::sleep_until(not_before).await;
+            };
+            let is_new = tokio::select! {
+                () = tokio::time::sleep_until(next) => return true,
+                () = stop.cancelled() => return false,
+                () = self.wake.scan_poked() => true,
+                () = ended => false,
+            };
+            let began = Instant::now();
+            if let Err(error) = self.poked(is_new).await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "a look at the database failed; the next scan makes up for it");
+            }
+            if !is_new {
+                not_before = Instant::now() + began.elapsed() * LOOK_SHARE;
+            }
+        }
+    }
+
+    /// New collections go out at once, done ones are closed at once: somebody waits for either.
+    async fn poked(&self, is_new: bool) -> Result<(), StoreError> {
+        if is_new {
+            self.refresh().await?;
+            self.wake.outbound();
+        }
+        self.close(OffsetDateTime::now_utc()).await
     }
 
     async fn scan(&self) -> Result<(), StoreError> {
@@ -77,17 +113,24 @@ impl Scan {
         for work in self.works.all() {
             self.scan_collection(&work, now).await?;
         }
-        let finished = self.store.close_finished(now).await?;
-        if !finished.is_empty() {
-            self.scanned.finished.fetch_add(finished.len() as u64, Ordering::Relaxed);
-            for id in &finished {
-                tracing::info!(collection = %id, "collection finished");
-                self.close_inboxes(*id).await?;
-            }
-            self.refresh().await?;
-        }
+        self.close(now).await?;
         self.wake.outbound();
         Ok(())
+    }
+
+    /// Closes the collections whose last task has ended.
+    async fn close(&self, now: OffsetDateTime) -> Result<(), StoreError> {
+        let finished = self.store.close_finished(now).await?;
+        if finished.is_empty() {
+            return Ok(());
+        }
+        self.scanned.finished.fetch_add(finished.len() as u64, Ordering::Relaxed);
+        for id in &finished {
+            tracing::info!(collection = %id, "collection finished");
+            self.window.closed(*id);
+            self.close_inboxes(*id).await?;
+        }
+        self.refresh().await
     }
 
     /// Ends the grants of tasks that were cancelled or given up while a device was at work on them. Closing what is closed costs nothing.

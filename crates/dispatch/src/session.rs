@@ -82,6 +82,12 @@ pub(crate) struct Ack {
 }
 
 impl Ack {
+    /// As if this packet had come in.
+    #[cfg(test)]
+    pub(crate) fn of_packet(pkid: u16, queue: mpsc::Sender<Ack>) -> Self {
+        Self { pkid, epoch: 1, queue }
+    }
+
     /// The effect is committed; the broker may forget the message.
     pub(crate) fn done(self) {
         if self.pkid != 0 {

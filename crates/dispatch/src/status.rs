@@ -63,6 +63,8 @@ pub struct LoopReports {
     pub births: u64,
     /// Writes that had to be tried again.
     pub database_retries: u64,
+    /// Rows the database refused; they were dropped.
+    pub dropped: u64,
     /// Scans made.
     pub scans: u64,
     /// Tasks whose lease ended without news.
@@ -109,6 +111,7 @@ impl Counters {
                 strangers: read(&written.strangers),
                 births: read(&written.births),
                 database_retries: read(&written.retries),
+                dropped: read(&written.dropped),
                 scans: read(&scanned.scans),
                 silent: read(&scanned.silent),
                 unjudged: read(&scanned.unjudged),

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 pub(crate) struct Wake {
     outbound: Arc<Notify>,
     scan: Arc<Notify>,
+    ended: Arc<Notify>,
 }
 
 impl Wake {
@@ -17,9 +18,14 @@ impl Wake {
         self.outbound.notify_one();
     }
 
-    /// There may be a new collection, or one that ended.
+    /// There may be a new collection, or one that was cancelled or runs again.
     pub(crate) fn scan(&self) {
         self.scan.notify_one();
+    }
+
+    /// The last task of a collection may have ended.
+    pub(crate) fn ended(&self) {
+        self.ended.notify_one();
     }
 
     pub(crate) async fn outbound_poked(&self) {
@@ -28,5 +34,9 @@ impl Wake {
 
     pub(crate) async fn scan_poked(&self) {
         self.scan.notified().await;
+    }
+
+    pub(crate) async fn ended_poked(&self) {
+        self.ended.notified().await;
     }
 }

@@ -44,6 +44,16 @@ impl Window {
         }
     }
 
+    /// Nothing of this collection is out.
+    pub(crate) fn is_idle(&self, collection: CollectionId) -> bool {
+        self.locked().get(&collection).is_none_or(|own| *own == 0)
+    }
+
+    /// A collection that is closed has nothing out.
+    pub(crate) fn closed(&self, collection: CollectionId) {
+        self.locked().remove(&collection);
+    }
+
     /// The database says so.
     pub(crate) fn set(&self, counted: HashMap<CollectionId, u32>) {
         metrics::gauge!("muster_requests_in_flight").set(f64::from(counted.values().sum::<u32>()));
@@ -65,7 +75,11 @@ mod tests {
         assert_eq!(window.room(a, 400, 100), 20, "the limit over all");
         window.ended(b, 60);
         assert_eq!(window.total(), 30, "never below zero");
+        assert!(window.is_idle(b) && !window.is_idle(a));
         window.set(HashMap::from([(b, 5)]));
         assert_eq!((window.room(a, 40, 100), window.total()), (40, 5));
+        assert!(window.is_idle(a) && !window.is_idle(b));
+        window.closed(b);
+        assert!(window.is_idle(b) && window.total() == 0);
     }
 }

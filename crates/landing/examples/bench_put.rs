@@ -3,6 +3,7 @@
 //! ```text
 //! cargo run --release -p muster-landing --example bench_put                     uploads of 1 MiB, 64 at a time
 //! cargo run --release -p muster-landing --example bench_put -- --azurite        and Azurite beside it
+//! cargo run --release -p muster-landing --example bench_put -- --figures        the same, and lines of JSON for the table of `make bench`
 //! cargo run --release -p muster-landing --example bench_put -- big 2048         one object of 2 GiB through a directory
 //! cargo run --release -p muster-landing --example bench_put -- big 2048 azure   and through a storage account (Azurite)
 //! ```
@@ -41,7 +42,7 @@ use tokio::io::AsyncWriteExt as _;
 
 const DEVICES: usize = 64;
 const UPLOADS: usize = 1_500;
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 5;
 const NAMES_PER_DEVICE: usize = 8;
 const BIG_BLOCK_MIB: usize = 8;
 
@@ -53,8 +54,9 @@ async fn main() {
         ["serve", kind, directory] => serve(kind, Path::new(directory)).await,
         ["big", mib] => big(mib.parse().expect("a number of MiB"), "directory").await,
         ["big", mib, "azure"] => big(mib.parse().expect("a number of MiB"), "azure").await,
-        [] => compare(false).await,
-        ["--azurite"] => compare(true).await,
+        [] => compare(false, false).await,
+        ["--azurite"] => compare(true, false).await,
+        ["--figures"] => compare(true, true).await,
         _ => println!("see the first lines of this program"),
     }
 }
@@ -211,7 +213,7 @@ async fn pass(server: &Server, http: &reqwest::Client, bytes: &Bytes, sealed: bo
     (UPLOADS as f64 / elapsed.as_secs_f64(), (server.cost().0 - before).as_secs_f64() * 1000.0 / UPLOADS as f64)
 }
 
-async fn compare(with_azurite: bool) {
+async fn compare(with_azurite: bool, figures: bool) {
     let directory = tempfile::tempdir().expect("a private directory");
     let http = rig::client();
     let bytes = Bytes::from(rig::noise(rig::MIB, 1));
@@ -223,6 +225,9 @@ async fn compare(with_azurite: bool) {
         ("ours, fsync", "fsync", false),
         ("ours, fsync, sealed", "fsync", true),
     ];
+    if figures {
+        kinds.retain(|(label, ..)| !label.contains("fsync"));
+    }
     if with_azurite {
         kinds.push(("Azurite", "azure", false));
     }
@@ -254,11 +259,34 @@ async fn compare(with_azurite: bool) {
             idle[which] as f64 / 1e6
         );
     }
+    if figures {
+        // What is hashed counts: sealed objects beside a handler that hashes what it writes.
+        let place = |label| kinds.iter().position(|(known, ..)| *known == label).expect("one of the kinds");
+        let (plain, sealed, azurite) = (place("plain"), place("ours, sealed"), place("Azurite"));
+        let beside =
+            |other: usize| median(results[sealed].iter().zip(&results[other]).map(|((ours, _), (theirs, _))| ours / theirs).collect());
+        let rate = |which: usize| median(results[which].iter().map(|(rate, _)| *rate).collect());
+        let buffers = (DEVICES * STREAM_BUFFER_BYTES) as f64;
+        let peak = servers[sealed].cost().1 as f64;
+        figure("plain", 100.0 * beside(plain), &format!("{:.0} % ({:.0}/s of {:.0}/s)", 100.0 * beside(plain), rate(sealed), rate(plain)));
+        figure("azurite", beside(azurite), &format!("{:.1} × ({:.0}/s)", beside(azurite), rate(azurite)));
+        let (own, all, idle) = (peak / 1e6, buffers / 1e6, idle[sealed] as f64 / 1e6);
+        figure(
+            "memory",
+            peak / buffers,
+            &format!("{:.2} × ({own:.0} MB, {all:.0} MB of it buffers, {idle:.0} MB before work)", peak / buffers),
+        );
+    }
     println!(
         "stream buffer {} KiB; 2 × {DEVICES} × that is {:.1} MB",
         STREAM_BUFFER_BYTES / 1024,
         (2 * DEVICES * STREAM_BUFFER_BYTES) as f64 / 1e6
     );
+}
+
+/// A line for the table of `make bench`. Names and texts of ours hold nothing that JSON would escape.
+fn figure(name: &str, value: f64, measured: &str) {
+    println!("{{\"figure\":\"{name}\",\"value\":{value},\"measured\":\"{measured}\"}}");
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

@@ -39,7 +39,7 @@ pub use azure::{AzureCredential, AzureLanding, AzureOptions, MAX_CONTAINER_PREFI
 pub use directory::{DirectoryLanding, DirectoryOptions, MIN_SIGNING_KEY_BYTES};
 pub use error::LandingError;
 pub use grant::Grant;
-pub use limits::Limits;
+pub use limits::{Limits, MAX_CONCURRENT_COMMITS};
 pub use listing::{Digest, Download, InboxListing, InboxObject, SealedObject, SweepReport};
 pub use name::{InvalidName, MANIFEST_NAME, MAX_OBJECT_NAME_BYTES, MAX_SEGMENT_BYTES, MAX_SEGMENTS, ObjectName};
 pub use reader::SealedReader;

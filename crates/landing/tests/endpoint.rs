@@ -113,6 +113,40 @@ async fn a_body_may_not_stand_still() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_block_list_holds_up_nobody_else() {
+    let limits = Limits { body_idle: Duration::from_secs(2), upload_queue: Duration::from_millis(100), ..Limits::default() };
+    let rig = Rig::directory(limits).await;
+    let mut slow = Vec::new();
+    for _ in 0..2 * muster_landing::MAX_CONCURRENT_COMMITS {
+        let (_, grant) = rig.inbox().await;
+        let mut stream = rig::connect(&grant).await;
+        let target = rig::request_target(&grant, "a", "comp=blocklist");
+        let head = format!("PUT {target} HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n<BlockList>");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // One list of an inbox at a time, so the second one says when the first is being read.
+        eventually("the list is being read", async || rig.put_block_list(&grant, "b", &[]).await.status() == 503).await;
+        slow.push(stream);
+    }
+    let (attempt, grant) = rig.inbox().await;
+    created(rig.put_block(&grant, "a", "1", "x").await).await;
+    let commit = tokio::time::timeout(Duration::from_secs(1), rig.put_block_list(&grant, "a", &[("Latest", "1")]));
+    created(commit.await.expect("the slow ones hold no turn")).await;
+    assert_eq!(rig.listed(attempt).await, [("a".to_owned(), 1)]);
+    // A trickle ends: it may pause, and not last.
+    let mut trickle = slow.remove(0);
+    let mut answer = Vec::new();
+    for _ in 0..200 {
+        let _ = trickle.write_all(b" ").await;
+        let mut piece = [0; 1024];
+        if let Ok(Ok(count)) = tokio::time::timeout(Duration::from_millis(50), trickle.read(&mut piece)).await {
+            answer.extend_from_slice(&piece[..count]);
+            break;
+        }
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 408 "), "{}", String::from_utf8_lossy(&answer));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn uploads_at_the_same_time_are_bounded_and_the_rest_is_told_to_come_back() {
     let limits =
         Limits { max_uploads_per_inbox: 1, max_concurrent_uploads: 2, upload_queue: Duration::from_millis(100), ..Limits::default() };

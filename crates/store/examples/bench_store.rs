@@ -2,11 +2,12 @@
 //! writes the same rows into the same table, in the same pass; and row writes per task from the server's own statistics.
 //!
 //! ```text
-//! cargo run --release -p muster-store --example bench_store -- [--rows 100000] [--passes 5] [--batch 500] [--only postgres|sqlite] [--sql STATEMENT]
+//! cargo run --release -p muster-store --example bench_store -- [--rows 100000] [--passes 5] [--batch 500] [--only postgres|sqlite] [--sql STATEMENT] [--figures yes]
 //! ```
 //!
 //! Postgres: a database of its own on the server of `MUSTER_TEST_POSTGRES` (default `postgres://root@127.0.0.1:5432/postgres`), dropped at the
 //! end. SQLite: a file in a private directory. `--sql` runs once after the schema was made, to try another index or fill factor.
+//! `--figures yes` also prints what `make bench` takes into its table, as lines of JSON.
 
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
 
@@ -29,6 +30,7 @@ struct Settings {
     batch: usize,
     only: Option<String>,
     sql: Option<String>,
+    figures: bool,
 }
 
 /// Seconds per phase of one pass.
@@ -67,7 +69,7 @@ async fn main() -> Outcome<()> {
 }
 
 fn settings() -> Outcome<Settings> {
-    let mut settings = Settings { rows: 100_000, passes: 5, batch: 500, only: None, sql: None };
+    let mut settings = Settings { rows: 100_000, passes: 5, batch: 500, only: None, sql: None, figures: false };
     let mut arguments = std::env::args().skip(1);
     while let Some(flag) = arguments.next() {
         let value = arguments.next().ok_or_else(|| format!("{flag} needs a value"))?;
@@ -77,6 +79,7 @@ fn settings() -> Outcome<Settings> {
             "--batch" => settings.batch = value.parse()?,
             "--only" => settings.only = Some(value),
             "--sql" => settings.sql = Some(value),
+            "--figures" => settings.figures = value == "yes",
             _ => return Err(format!("{flag} is not a flag of this program").into()),
         }
     }
@@ -272,6 +275,11 @@ async fn measure(name: &str, settings: &Settings, store: &Store, bare: &mut Bare
         rate(&|p| p.create).round(),
         100.0 * median(&|p| p.bare_insert / p.create)
     );
+    if settings.figures {
+        let share = 100.0 * median(&|p| p.bare_insert / p.create);
+        let measured = format!("{share:.0} % ({:.0}/s of {:.0}/s)", rate(&|p| p.create), rate(&|p| p.bare_insert));
+        println!("{}", serde_json::json!({ "figure": "create", "value": share, "measured": measured }));
+    }
     println!("  {:<34} {:>10}/s", "bare update by key", rate(&|p| p.bare_update).round());
     println!(
         "  {:<34} {:>10}/s   {:>4.0} % of bare update",

@@ -57,6 +57,9 @@ pub enum Failure {
     Conflict,
     /// The database is away, starting, full or overloaded; try again later.
     Transient,
+    /// A row is refused: a value the database does not take, or one that breaks a rule of the schema. Rows beside it can be written
+    /// without it.
+    Refused,
     /// Trying again will not help.
     Permanent,
 }
@@ -66,8 +69,17 @@ impl StoreError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } => true,
-            Self::Database { failure, .. } => *failure != Failure::Permanent,
+            Self::Database { failure, .. } => matches!(failure, Failure::Conflict | Failure::Transient),
             Self::Inconsistent(_) | Self::Misuse(_) | Self::SchemaNewer { .. } => false,
+        }
+    }
+
+    /// Whether a row is at fault and not the database: the same call without that row can succeed, with it never.
+    pub fn is_about_a_row(&self) -> bool {
+        match self {
+            Self::Database { failure, .. } => *failure == Failure::Refused,
+            Self::Inconsistent(_) | Self::Misuse(_) => true,
+            Self::Unreachable { .. } | Self::SchemaNewer { .. } => false,
         }
     }
 
@@ -110,6 +122,7 @@ fn classify(error: &sqlx::Error) -> Failure {
         // The driver reports a connection cut in the middle of a message as a protocol error.
         sqlx::Error::Protocol(_) => Failure::Transient,
         sqlx::Error::Database(database) => database.code().map_or(Failure::Permanent, |code| by_code(&code)),
+        sqlx::Error::Encode(_) | sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => Failure::Refused,
         _ => Failure::Permanent,
     }
 }
@@ -122,6 +135,8 @@ fn by_code(code: &str) -> Failure {
             Ok(5 | 6) => Failure::Conflict,
             // IOERR, FULL, CANTOPEN
             Ok(10 | 13 | 14) => Failure::Transient,
+            // TOOBIG, CONSTRAINT, MISMATCH
+            Ok(18..=20) => Failure::Refused,
             _ => Failure::Permanent,
         };
     }
@@ -132,6 +147,8 @@ fn by_code(code: &str) -> Failure {
         "57014" | "57P01" | "57P02" | "57P03" | "57P05" | "25006" | "25P03" => Failure::Transient,
         // connection errors; out of disk, memory, connections
         _ if code.starts_with("08") || code.starts_with("53") || code.starts_with("58") => Failure::Transient,
+        // a value, a constraint, a limit of a row; a trigger of the operator's
+        _ if code.starts_with("22") || code.starts_with("23") || code.starts_with("54") || code == "P0001" => Failure::Refused,
         _ => Failure::Permanent,
     }
 }
@@ -170,13 +187,17 @@ mod tests {
             ("57P01", Failure::Transient),
             ("08006", Failure::Transient),
             ("53300", Failure::Transient),
-            ("23505", Failure::Permanent),
+            ("23505", Failure::Refused),
+            ("22021", Failure::Refused),
+            ("54000", Failure::Refused),
+            ("P0001", Failure::Refused),
             ("42P01", Failure::Permanent),
             ("5", Failure::Conflict),
             ("517", Failure::Conflict),
             ("13", Failure::Transient),
             ("778", Failure::Transient),
-            ("2067", Failure::Permanent),
+            ("2067", Failure::Refused),
+            ("18", Failure::Refused),
             ("1", Failure::Permanent),
         ] {
             assert_eq!(by_code(code), failure, "{code}");

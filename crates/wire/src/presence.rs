@@ -5,7 +5,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::method::answer::TaskStatus;
+use crate::method::answer::{MAX_CORRELATION_ID_BYTES, TaskStatus, is_id};
 use crate::properties::{MAX_BIRTH_BYTES, MAX_STATUS_BYTES};
 
 /// Most methods a birth may list.
@@ -14,6 +14,9 @@ pub const MAX_METHODS: usize = 64;
 pub const MAX_NAME_CHARS: usize = 128;
 /// Most objects a task status may list.
 pub const MAX_REPORTED_OBJECTS: usize = 1000;
+
+/// Unix seconds of the years 1 to 9999.
+const CALENDAR: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 
 /// The word for the MQTT 3.1.1 form in `proto`.
 pub const PROTO_311: &str = "1.0-311";
@@ -120,6 +123,10 @@ impl Presence {
         if names.into_iter().any(|name| name.chars().count() > MAX_NAME_CHARS || name.contains('\0')) {
             return Err(InvalidMessage::Member { member: "methods, proto, agent", rule: "names of at most 128 characters, without NUL" });
         }
+        // In RFC 3339 a zone can carry a time out of the calendar; nothing behind this point could write it again.
+        if [presence.started, presence.clock].into_iter().flatten().any(|at| !CALENDAR.contains(&at.unix_timestamp())) {
+            return Err(InvalidMessage::Member { member: "started, clock", rule: "a time within the years 1 to 9999 of UTC" });
+        }
         if !presence.reported.is_null() && !presence.reported.is_object() {
             return Err(InvalidMessage::Member { member: "reported", rule: "a JSON object" });
         }
@@ -180,8 +187,8 @@ impl TaskReport {
         if report.objects.len() > MAX_REPORTED_OBJECTS {
             return Err(InvalidMessage::Member { member: "objects", rule: "at most 1000 entries" });
         }
-        if report.correlation_id.chars().count() > MAX_NAME_CHARS {
-            return Err(InvalidMessage::Member { member: "correlationId", rule: "at most 128 characters" });
+        if !is_id(&report.correlation_id, MAX_CORRELATION_ID_BYTES) {
+            return Err(InvalidMessage::Member { member: "correlationId", rule: "1 to 128 bytes, not blank, without control characters" });
         }
         Ok(report)
     }

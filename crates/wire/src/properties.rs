@@ -14,7 +14,7 @@ pub const MAX_STATUS_BYTES: usize = 256 * 1024;
 /// Largest birth message, in bytes.
 pub const MAX_BIRTH_BYTES: usize = 16 * 1024;
 /// Longest `__stMsg` we keep, in characters.
-pub const MAX_STATUS_MESSAGE_CHARS: usize = 500;
+pub const MAX_STATUS_MESSAGE_CHARS: usize = 300;
 /// Most user properties that are looked at; a broker may add its own, a hostile peer many.
 pub const MAX_USER_PROPERTIES: usize = 64;
 
@@ -58,7 +58,8 @@ impl RequestProperties {
             protocol: find(pairs, PROTOCOL).unwrap_or(PROTOCOL_VERSION).to_owned(),
             source: find(pairs, SOURCE).unwrap_or_default().to_owned(),
             sent_at: find(pairs, SENT_AT).map(str::to_owned),
-            max_response_bytes: find(pairs, MAX_RESPONSE).and_then(|v| v.parse().ok()).unwrap_or(MAX_ANSWER_BYTES),
+            // A caller may take less than the contract allows, never more.
+            max_response_bytes: find(pairs, MAX_RESPONSE).and_then(|v| v.parse().ok()).unwrap_or(MAX_ANSWER_BYTES).min(MAX_ANSWER_BYTES),
             trace_parent: find(pairs, TRACE_PARENT).map(str::to_owned),
         }
     }
@@ -101,12 +102,18 @@ impl AnswerProperties {
     /// Reads them back.
     ///
     /// # Errors
-    /// [`NoStatus`] when `__stat` is missing or not a number from 100 to 599.
+    /// [`NoStatus`] when `__stat` is missing or not three digits from 100 to 599.
     pub fn from_pairs(pairs: &[(String, String)]) -> Result<Self, NoStatus> {
-        let status = find(pairs, STATUS).and_then(|v| v.parse().ok()).filter(|s| (100..600).contains(s)).ok_or(NoStatus)?;
+        let status = find(pairs, STATUS).and_then(status).ok_or(NoStatus)?;
         let message = find(pairs, STATUS_MESSAGE).map(|m| m.chars().take(MAX_STATUS_MESSAGE_CHARS).collect());
         Ok(Self { status, message })
     }
+}
+
+/// A status as it stands in a property or a topic: three digits, 100 to 599.
+pub(crate) fn status(text: &str) -> Option<u16> {
+    let digits = text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|status| digits && (100..600).contains(status))
 }
 
 fn find<'a>(pairs: &'a [(String, String)], key: &str) -> Option<&'a str> {
@@ -131,13 +138,18 @@ mod tests {
         assert_eq!(RequestProperties::from_pairs(&pairs), request);
         assert!(request.is_supported());
         assert!(!RequestProperties { protocol: "2.0".to_owned(), ..request }.is_supported());
+        let takes = |bytes: &str| RequestProperties::from_pairs(&[(MAX_RESPONSE.to_owned(), bytes.to_owned())]).max_response_bytes;
+        assert_eq!((takes("0"), takes("1000")), (0, 1000));
+        for more in ["131073", "10000000", "-1", "", "lots"] {
+            assert_eq!(takes(more), MAX_ANSWER_BYTES, "{more}");
+        }
         let answer = AnswerProperties { status: 400, message: Some("no".to_owned()) };
         assert_eq!(AnswerProperties::from_pairs(&answer.to_pairs()), Ok(answer));
     }
 
     #[test]
     fn a_status_is_needed_and_bounded() {
-        for bad in ["", "abc", "99", "600", "-200", "200 "] {
+        for bad in ["", "abc", "99", "600", "-200", "200 ", "+200", "0200", "2e2", "٢٠٠"] {
             assert_eq!(AnswerProperties::from_pairs(&[("__stat".to_owned(), bad.to_owned())]), Err(NoStatus), "{bad}");
         }
         let long = AnswerProperties::from_pairs(&[("__stat".to_owned(), "500".to_owned()), ("__stMsg".to_owned(), "é".repeat(9000))]);

@@ -171,16 +171,21 @@ impl Topic {
             ("c3", Some(method), Some(correlation), Some(deadline)) if !method.is_empty() => Self::Request311 {
                 device,
                 method: method.to_owned(),
-                correlation: Uuid::try_parse(correlation).ok()?,
-                deadline_unix_seconds: deadline.parse().ok()?,
+                correlation: correlation_of(correlation)?,
+                deadline_unix_seconds: deadline.parse().ok().filter(|_| deadline.bytes().all(|byte| byte.is_ascii_digit()))?,
             },
             ("r3", Some(correlation), Some(status), None) => {
-                Self::Answer311 { device, correlation: Uuid::try_parse(correlation).ok()?, status: status.parse().ok()? }
+                Self::Answer311 { device, correlation: correlation_of(correlation)?, status: crate::properties::status(status)? }
             }
             _ => return None,
         };
         levels.next().is_none().then_some(parsed)
     }
+}
+
+/// 32 hex digits; the library would take a UUID in any of its spellings.
+fn correlation_of(text: &str) -> Option<Uuid> {
+    Uuid::try_parse(text).ok().filter(|_| text.len() == 32)
 }
 
 /// Topic filters of a subscriber.
@@ -258,6 +263,15 @@ mod tests {
             "muster/v1/d/x/rsp/",
             "muster/v1/d/+/task",
             "muster/v1/d/x/r3/zz/200",
+            "muster/v1/d/x/r3/00000000-0000-7000-8000-000000000001/200",
+            "muster/v1/d/x/r3/{00000000-0000-7000-8000-000000000001}/200",
+            "muster/v1/d/x/r3/00000000000070008000000000000001/0",
+            "muster/v1/d/x/r3/00000000000070008000000000000001/+200",
+            "muster/v1/d/x/r3/00000000000070008000000000000001/65535",
+            "muster/v1/d/x/r3/00000000000070008000000000000001/",
+            "muster/v1/d/x/c3/ping/00000000000070008000000000000001/-5",
+            "muster/v1/d/x/c3/ping/00000000000070008000000000000001/+5",
+            "muster/v1/d/x/c3/ping/00000000000070008000000000000001/soon",
             "muster/v1/d/../state",
             "muster/v1x/d/x/task",
         ] {

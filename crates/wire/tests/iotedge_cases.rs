@@ -1,68 +1,27 @@
-//! Runs every case of `fixtures/iotedge-cases.json` against `muster_wire::method`, all tiers, and holds the numbers of cases to
-//! the counts the file itself names. There are no exceptions: a case that cannot be met has to be listed here with a reason.
+//! Runs every case of `fixtures/iotedge-cases.json` and of `fixtures/iotedge-more-cases.json` against `muster_wire::method`, all tiers,
+//! and holds the numbers of cases to the counts the files themselves name. There are no exceptions: a case that cannot be met has to be
+//! listed here with a reason. The half about answers is in `iotedge_answers.rs`.
 
-use muster_wire::method::answer::{LogPayload, ModuleLogs, NOTHING, Operation, TaskStatus, TaskStatusAnswer};
+mod fixture;
+
+use std::collections::HashSet;
+
+use fixture::{content_type, encoding, file, more, numbers, run, strings, text, unix_nanos};
 use muster_wire::method::append::{AppendError, AppendPlan, AppendStyle};
 use muster_wire::method::filter::{Kept, Mode, Pipeline, Plan, Record};
 use muster_wire::method::frames::{self, FrameDecoder, FrameError, Stream};
 use muster_wire::method::line::{self, StampSource};
 use muster_wire::method::name::is_not_offered;
-use muster_wire::method::object_name::{self, BlobKind};
 use muster_wire::method::pattern::{LinePattern, ModulePattern, Outcome, PatternError};
 use muster_wire::method::render::{Origin, Renderer};
 use muster_wire::method::select::Selection;
 use muster_wire::method::since::{self, Grammar, SinceError};
-use muster_wire::method::size::{self, SizeCheck};
 use muster_wire::method::timestamp::NO_TIMESTAMP;
 use muster_wire::method::{
     ContentType, Encoding, GetModuleLogsRequest, GetTaskStatusRequest, LogFilter, LogItem, Method, MethodError, UploadModuleLogsRequest,
-    UploadSupportBundleRequest, gzip, upstream,
+    UploadSupportBundleRequest, gzip,
 };
 use serde_json::{Value, json};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
-
-fn file() -> Value {
-    serde_json::from_str(include_str!("../fixtures/iotedge-cases.json")).expect("the fixture is JSON")
-}
-
-/// Runs all cases of a group and holds their number to the file's own count.
-fn run(group: &str, mut case: impl FnMut(&Value, &Value)) {
-    let file = file();
-    let cases = file[group]["cases"].as_array().expect("cases");
-    for one in cases {
-        case(&file[group], one);
-    }
-    assert_eq!(file["meta"]["counts"][group], cases.len(), "{group}");
-}
-
-fn text<'a>(value: &'a Value, name: &str) -> &'a str {
-    value[name].as_str().unwrap_or_else(|| panic!("{name} in {value}"))
-}
-
-fn strings(value: &Value) -> Vec<&str> {
-    value.as_array().expect("an array").iter().map(|v| v.as_str().expect("a string")).collect()
-}
-
-fn numbers(value: &Value) -> Vec<usize> {
-    value.as_array().expect("an array").iter().map(|v| usize::try_from(v.as_u64().expect("a number")).expect("small")).collect()
-}
-
-fn instant(text: &str) -> OffsetDateTime {
-    OffsetDateTime::parse(text, &Rfc3339).expect("RFC 3339")
-}
-
-fn unix_nanos(text: &str) -> i64 {
-    i64::try_from(instant(text).unix_timestamp_nanos()).expect("a year before 2262")
-}
-
-fn encoding(word: &str) -> Encoding {
-    serde_json::from_value(json!(word)).expect("none or gzip")
-}
-
-fn content_type(word: &str) -> ContentType {
-    serde_json::from_value(json!(word)).expect("json or text")
-}
 
 #[test]
 fn every_group_is_run() {
@@ -83,15 +42,25 @@ fn every_group_is_run() {
         "blob_name",
         "append_writes",
     ];
-    let file = file();
-    let counts = file["meta"]["counts"].as_object().expect("counts");
-    let mut named: Vec<_> = counts.keys().map(String::as_str).collect();
-    let mut run = groups.to_vec();
-    named.sort_unstable();
-    run.sort_unstable();
-    assert_eq!(named, run);
-    let total: u64 = counts.values().filter_map(Value::as_u64).sum();
-    assert_eq!(file["meta"]["total"], total);
+    let mut ids = HashSet::new();
+    for file in [file(), more()] {
+        let counts = file["meta"]["counts"].as_object().expect("counts");
+        let mut named: Vec<_> = counts.keys().map(String::as_str).collect();
+        let mut there: Vec<_> = file.as_object().expect("groups").keys().map(String::as_str).filter(|name| *name != "meta").collect();
+        let mut run = groups.to_vec();
+        named.sort_unstable();
+        there.sort_unstable();
+        run.sort_unstable();
+        assert_eq!(named, run);
+        assert_eq!(there, run);
+        let total: u64 = counts.values().filter_map(Value::as_u64).sum();
+        assert_eq!(file["meta"]["total"], total);
+        for group in groups {
+            for case in file[group]["cases"].as_array().expect("cases") {
+                assert!(ids.insert(text(case, "id").to_owned()), "{case} is there twice");
+            }
+        }
+    }
 }
 
 #[test]
@@ -437,147 +406,5 @@ fn request_validation() {
             }
             assert_eq!(read, Value::Object(normalized.clone()), "{case}");
         }
-    });
-}
-
-#[test]
-fn response_render() {
-    run("response_render", |_, case| {
-        let expected = &case["expect"];
-        let rendered = match text(case, "of") {
-            "GetModuleLogs" => {
-                let payload = match (encoding(text(case, "encoding")), case["log"].as_str()) {
-                    (Encoding::None, log) => LogPayload::Plain(log.expect("a log").to_owned()),
-                    (Encoding::Gzip, log) => LogPayload::Gzip(gzip::compress(log.unwrap_or("abc\n").as_bytes())),
-                };
-                let logs = [ModuleLogs { id: text(case, "id_").to_owned(), payload }];
-                let rendered = ModuleLogs::to_json(&logs);
-                let first = serde_json::from_slice::<Value>(&rendered).expect("JSON")[0].clone();
-                if case["encoding"] == "gzip" {
-                    assert_eq!((&first["id"], &first["payload"]), (&expected["id"], &expected["payload"]), "{case}");
-                    assert_eq!(first.as_object().map(serde_json::Map::len), Some(3), "{case}");
-                    let LogPayload::Gzip(packed) = &ModuleLogs::parse_all(&rendered).expect("our own answer")[0].payload else {
-                        panic!("{case}")
-                    };
-                    assert_eq!(packed[..2], [0x1f, 0x8b], "{case}");
-                    return;
-                }
-                first
-            }
-            "UploadModuleLogs accepted" => {
-                let id = uuid::Uuid::new_v4().to_string();
-                let rendered: Value = serde_json::from_slice(&TaskStatusAnswer::running(id.clone()).to_json()).expect("JSON");
-                assert_eq!(rendered, json!({"status": expected["status"], "message": expected["message"], "correlationId": id}), "{case}");
-                assert_eq!(id, id.to_lowercase());
-                return;
-            }
-            of if of.starts_with("GetTaskStatus") => match case["operation"].as_str() {
-                Some("upload logs") => status(&TaskStatusAnswer::failed(Operation::Logs, text(case, "error"), "id1")),
-                Some("upload support bundle") => status(&TaskStatusAnswer::failed(Operation::SupportBundle, text(case, "error"), "id1")),
-                Some(other) => panic!("{other}"),
-                // Every other status comes with an empty message and the id as it was asked for.
-                None => {
-                    let expected_status = TaskStatus::find(text(expected, "status")).expect("a status");
-                    status(&TaskStatusAnswer::of(expected_status, text(expected, "correlationId")))
-                }
-            },
-            "ping" => serde_json::from_slice(NOTHING).expect("JSON"),
-            "error" => serde_json::from_slice(&MethodError::bad_request(text(case, "text")).to_json()).expect("JSON"),
-            other => panic!("{other}"),
-        };
-        assert_eq!(&rendered, expected, "{case}");
-    });
-}
-
-fn status(answer: &TaskStatusAnswer) -> Value {
-    assert_eq!(&TaskStatusAnswer::parse(&answer.to_json()).expect("our own answer"), answer);
-    serde_json::from_slice(&answer.to_json()).expect("JSON")
-}
-
-#[test]
-fn payload_size() {
-    run("payload_size", |group, case| {
-        assert_eq!(group["limit"], size::MAX_COUNTED);
-        let packed = encoding(text(case, "encoding"));
-        let mut check = SizeCheck::new(packed);
-        let logs: Vec<LogPayload> = match packed {
-            Encoding::None => case["modules"]
-                .as_array()
-                .expect("modules")
-                .iter()
-                .map(|m| LogPayload::Plain(text(m, "char").repeat(usize::try_from(m["count"].as_u64().expect("a count")).expect("small"))))
-                .collect(),
-            Encoding::Gzip => numbers(&case["compressed_bytes"]).into_iter().map(|bytes| LogPayload::Gzip(vec![0; bytes])).collect(),
-        };
-        let checked = logs.iter().try_for_each(|payload| {
-            check.add(match payload {
-                LogPayload::Plain(text) => size::counted_text(text),
-                LogPayload::Gzip(bytes) => size::counted_gzip(bytes),
-            })
-        });
-        assert_eq!(case["status"], checked.map_or_else(|error| error.status(), |()| 200), "{case}");
-        if let Some(least) = case["wire_bytes_at_least"].as_u64() {
-            let all: Vec<_> = logs.into_iter().map(|payload| ModuleLogs { id: "m".to_owned(), payload }).collect();
-            assert!(ModuleLogs::to_json(&all).len() as u64 >= least, "{case}");
-        }
-    });
-}
-
-#[test]
-fn sas_rewrite() {
-    run("sas_rewrite", |group, case| {
-        let gateway = case.get("gateway_hostname").unwrap_or(&group["gateway_hostname"]).as_str();
-        match (upstream::rewrite(text(case, "input"), gateway), case["output"].as_str()) {
-            (Ok(output), Some(expected)) => assert_eq!(output, expected, "{case}"),
-            (Err(error), None) => assert_eq!(case["status"], error.status(), "{case}"),
-            (other, _) => panic!("{case}: {other:?}"),
-        }
-    });
-}
-
-#[test]
-fn blob_name() {
-    run("blob_name", |group, case| {
-        let (hub, device) = (text(group, "iothub_hostname"), text(group, "device_id"));
-        let log_object = |at: &str| {
-            let (content, packed) = (content_type(text(case, "contentType")), encoding(text(case, "encoding")));
-            object_name::log_object(hub, device, text(case, "module"), instant(at), content, packed)
-        };
-        if let Some(collision) = case.get("collision") {
-            let names: Vec<_> = strings(collision).into_iter().map(log_object).collect();
-            assert_eq!(case["same_blob"], names[0] == names[1], "{case}");
-            return;
-        }
-        let at = text(case, "at");
-        let (name, properties) = match text(case, "method") {
-            "UploadSupportBundle" => (object_name::bundle_object(hub, device, instant(at)), object_name::BUNDLE_PROPERTIES),
-            _ => (log_object(at), object_name::log_properties(content_type(text(case, "contentType")), encoding(text(case, "encoding")))),
-        };
-        assert_eq!(case["blob"], name, "{case}");
-        let kind = match properties.kind {
-            BlobKind::Block => "block",
-            BlobKind::Append => "append",
-        };
-        assert_eq!(case["blob_type"], kind, "{case}");
-        assert_eq!(case["content_type"], properties.content_type, "{case}");
-        assert_eq!(case["content_encoding"], json!(properties.content_encoding), "{case}");
-    });
-}
-
-#[test]
-fn append_writes() {
-    run("append_writes", |_, case| {
-        let mut plan = AppendPlan::new(encoding(text(case, "encoding")), AppendStyle::LikeIotEdge);
-        let lines = case["lines"].as_u64().expect("lines");
-        let outcome = (0..lines).try_for_each(|n| plan.push(&format!("line {n}\n")).map(drop)).and_then(|()| plan.flush().map(drop));
-        assert_eq!(case["appends"], plan.appends(), "{case}");
-        let task = match outcome {
-            Ok(()) => "Completed",
-            Err(AppendError::TooMany) => "Failed",
-            Err(error) => panic!("{case}: {error}"),
-        };
-        assert_eq!(case["task"].as_str().unwrap_or("Completed"), task, "{case}");
-        // The blob is created before the first write, so it exists whatever follows.
-        assert!(case["blob_exists"].as_bool().unwrap_or(true), "{case}");
     });
 }

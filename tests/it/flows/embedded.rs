@@ -76,6 +76,21 @@ async fn a_downloaded_bundle_passes_unzip_and_sha256sum() {
     fleet.stop().await;
 }
 
+/// Whoever waits for a collection hears of its end when its last task ends, not when the clock comes round.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collection_is_closed_with_its_last_task() {
+    let directory = tempfile::tempdir().expect("a private directory");
+    let controller = Controller::start(directory.path(), None, None, Landing::Directory, &[("dispatch.scan_every", "30s")]).await;
+    let fleet = fleet(&controller.embedded_mqtt(), 3, Mix::Healthy).await;
+    controller.api.devices_online(3, Duration::from_secs(30)).await;
+    for request in [CollectionRequest::Ping {}, CollectionRequest::Bundle { since: None, edge_runtime_only: false }] {
+        let created = controller.api.create(&collection(request, Target::All {}, 60, 1)).await;
+        let view = controller.api.finished(created.id, Duration::from_secs(20)).await;
+        assert_eq!(view.counters.verified, 3, "{view:?}");
+    }
+    fleet.stop().await;
+}
+
 /// Cancel, and what it leaves; rerun only what failed.
 #[tokio::test(flavor = "multi_thread")]
 async fn cancelled_tasks_are_final_and_failed_ones_can_be_run_again() {

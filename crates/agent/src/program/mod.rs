@@ -233,11 +233,20 @@ async fn fleet(arguments: FleetArguments) -> anyhow::Result<()> {
     };
     tokio::pin!(over);
     let mut tick = tokio::time::interval(Duration::from_secs(1));
-    loop {
-        tokio::select! {
-            () = &mut stop => break,
-            () = &mut over => break,
-            _ = tick.tick() => progress.show(&fleet.stats())?,
+    {
+        let all_connected = fleet.connected(arguments.devices, Duration::MAX);
+        tokio::pin!(all_connected);
+        let mut waiting = true;
+        loop {
+            tokio::select! {
+                () = &mut stop => break,
+                () = &mut over => break,
+                _ = tick.tick() => progress.show(&fleet.stats())?,
+                _ = &mut all_connected, if waiting => {
+                    waiting = false;
+                    progress.show(&fleet.stats())?;
+                }
+            }
         }
     }
     let stats = fleet.stop().await;

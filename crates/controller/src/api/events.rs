@@ -30,6 +30,8 @@ use super::{Api, MAX_STREAMS, collection_not_found};
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Longest silence of a stream.
 const QUIET: Duration = Duration::from_secs(15);
+/// First pause between two readings, doubled until [`READ_EVERY`]: one device answers at once, and somebody waits for it.
+const READ_FIRST: Duration = Duration::from_millis(50);
 /// How often the counters are read; a collection of a hundred thousand tasks is counted in some ten milliseconds.
 const READ_EVERY: Duration = Duration::from_millis(500);
 /// Reading which tasks ended goes through all that did: for so many tasks at each reading, for more proportionally less often.
@@ -117,6 +119,7 @@ impl Follower {
         let pace = READ_EVERY * u32::try_from(self.told.len() as u64 / TASKS_PER_READING + 1).unwrap_or(u32::MAX);
         let mut told: Option<Counters> = None;
         let (mut told_at, mut walked_at, mut walked_done) = (Instant::now(), None::<Instant>, 0);
+        let mut pause = READ_FIRST;
         loop {
             let view = match self.api.store.collection_view(self.id).await {
                 Ok(Some(view)) => view,
@@ -142,7 +145,8 @@ impl Follower {
             if is_over {
                 return self.tell("finished", &CollectionEnded { collection: self.id }).await;
             }
-            tokio::time::sleep(READ_EVERY).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(READ_EVERY);
         }
     }
 

@@ -13,6 +13,8 @@ use super::{AzureCredential, LandingKind, Settings, SettingsError, Span};
 const MIN_TOKEN_CHARS: usize = 16;
 /// Shortest key for the passwords of devices, in characters.
 const MIN_DEVICE_KEY_CHARS: usize = 16;
+/// Shortest password of the controller at the embedded broker, in characters.
+const MIN_PASSWORD_CHARS: usize = 16;
 /// Longest name of a token, in characters.
 const MAX_TOKEN_NAME_CHARS: usize = 64;
 /// Most tokens.
@@ -175,6 +177,12 @@ impl Settings {
                 "needs at least {MIN_DEVICE_KEY_CHARS} characters when mqtt.embedded_anonymous is false: otherwise no device could connect"
             );
             return Err(self.invalid("mqtt.embedded_device_key", &rule));
+        }
+        if !mqtt.password.is_empty() && mqtt.password.expose().len() < MIN_PASSWORD_CHARS {
+            let rule = format!(
+                "needs at least {MIN_PASSWORD_CHARS} characters with the embedded broker: whoever guesses it may ask every device; leave it empty for one that is made anew at every start"
+            );
+            return Err(self.invalid("mqtt.password", &rule));
         }
         if !local {
             warnings.push(

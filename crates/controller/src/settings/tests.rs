@@ -77,7 +77,7 @@ fn later_layers_win_and_are_named() {
 fn what_is_shown_can_be_read_again_and_holds_no_secret() {
     let secrets = [
         ("MUSTER__DATABASE__URL", "postgres://u:pa55word@h/d"),
-        ("MUSTER__MQTT__PASSWORD", "pa55word"),
+        ("MUSTER__MQTT__PASSWORD", "pa55word-pa55word"),
         ("MUSTER__LANDING__KEY", "pa55word"),
         ("MUSTER__AUTH__TOKENS", "ops=pa55word-pa55word,ci=pa55word-pa55word-2"),
     ];
@@ -153,6 +153,9 @@ fn unsafe_pairs_are_refused_with_the_next_step() {
     assert!(refused(None, &[], &[("mqtt.embedded_listen", "0.0.0.0:1883")]).contains("anybody could pose as any device"));
     assert!(refused(None, &[], &[("mqtt.embedded_anonymous", "false")]).contains("mqtt.embedded_device_key"));
     assert!(load(None, &[], &[("mqtt.embedded_anonymous", "false"), ("mqtt.embedded_device_key", "0123456789abcdef")]).is_ok());
+    assert!(refused(None, &[], &[("mqtt.password", "fifteen-letters")]).contains("at least 16 characters with the embedded broker"));
+    assert!(load(None, &[], &[("mqtt.password", "sixteen-letters!")]).is_ok());
+    assert!(load(None, &[], &[("mqtt.password", "x"), ("mqtt.url", "mqtt://localhost")]).is_ok(), "another broker has its own rules");
     assert!(refused(None, &[], &[("dispatch.attempt_timeout", "2h"), ("dispatch.expiry", "1h")]).contains("longer than dispatch.expiry"));
     assert!(refused(None, &[], &[("database.url", "sqlite::memory:")]).contains("in memory"));
     assert!(refused(None, &[], &[("database.url", "mysql://x")]).contains("begins neither with"));

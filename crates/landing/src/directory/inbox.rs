@@ -102,6 +102,8 @@ impl Index {
 pub(crate) struct Inbox {
     pub(crate) paths: InboxPaths,
     pub(crate) uploads: Arc<Semaphore>,
+    /// Block lists arrive one at a time: each is held in memory as a whole, and an inbox may not hold many.
+    pub(crate) lists: Arc<Semaphore>,
     index: Arc<Mutex<Index>>,
     /// Objects, staged blocks and bytes still arriving.
     used_bytes: AtomicU64,
@@ -128,8 +130,8 @@ impl Inbox {
                 .insert(name, Object { size_bytes, modified_at: file.modified_at, append_blocks: append.map(|append| append.blocks) });
         }
         let used_bytes = AtomicU64::new(index.bytes());
-        let uploads = Arc::new(Semaphore::new(limits.max_uploads_per_inbox));
-        Ok(Some(Self { paths, uploads, index: Arc::new(Mutex::new(index)), used_bytes, max_bytes: limits.max_inbox_bytes }))
+        let (uploads, lists) = (Arc::new(Semaphore::new(limits.max_uploads_per_inbox)), Arc::new(Semaphore::new(1)));
+        Ok(Some(Self { paths, uploads, lists, index: Arc::new(Mutex::new(index)), used_bytes, max_bytes: limits.max_inbox_bytes }))
     }
 
     /// Hold the index. The guard may go to a blocking thread; waiting for it blocks none.

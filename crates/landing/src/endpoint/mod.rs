@@ -156,10 +156,13 @@ async fn upload(
 
     let mut take_body = || body.take().expect("the body is taken once");
     if operation == Operation::PutBlockList {
+        // A list is here before it waits for its turn: turns are few and everybody's, and one peer's slow list must not hold one.
+        let list = {
+            let _own_turn = tokio::time::timeout(limits.upload_queue, inbox.lists.acquire()).await.map_err(|_| Refusal::Busy)?;
+            let text = receive::receive_text(limits, take_body(), MAX_BLOCK_LIST_BYTES, expected).await?;
+            BlockList::parse(&text, limits.max_committed_blocks + 1)?
+        };
         let _turn = shared.commits.acquire().await.map_err(|_| Refusal::Busy)?;
-        let text = receive::receive_text(limits, take_body(), MAX_BLOCK_LIST_BYTES, expected).await?;
-        let list = BlockList::parse(&text, limits.max_committed_blocks + 1)?;
-        drop(text);
         return blocks::put_block_list(shared, inbox, name, conditions, list).await.map(Some);
     }
     // Only bytes that become an object now have to be on the disk now.

@@ -74,10 +74,7 @@ pub(crate) async fn receive(inbox: &Arc<Inbox>, limits: &Limits, body: Body, pla
             return Err(Refusal::TooLarge { what, limit: max_bytes });
         }
         room.grow(piece.len() as u64).map_err(|limit| Refusal::TooLarge { what: "an inbox", limit })?;
-        let elapsed = started.elapsed();
-        if elapsed > limits.body_idle && size_bytes < MIN_BODY_BYTES_PER_SECOND * elapsed.as_secs() {
-            return Err(Refusal::Idle);
-        }
+        too_slow(limits, started, size_bytes)?;
         while buffer.len() + piece.len() >= STREAM_BUFFER_BYTES {
             buffer.extend_from_slice(&piece.split_to(STREAM_BUFFER_BYTES - buffer.len()));
             let write = spawn(move || {
@@ -107,6 +104,7 @@ pub(crate) async fn receive(inbox: &Arc<Inbox>, limits: &Limits, body: Body, pla
 pub(crate) async fn receive_text(limits: &Limits, body: Body, max_bytes: usize, mut expected: Expected) -> Result<Vec<u8>, Refusal> {
     let mut stream = body.into_data_stream();
     let mut text = Vec::new();
+    let started = Instant::now();
     loop {
         let next = tokio::time::timeout(limits.body_idle, stream.next()).await.map_err(|_| Refusal::Idle)?;
         let Some(piece) = next else { break };
@@ -115,10 +113,20 @@ pub(crate) async fn receive_text(limits: &Limits, body: Body, max_bytes: usize, 
             return Err(Refusal::TooLarge { what: "a block list", limit: max_bytes as u64 });
         }
         text.extend_from_slice(&piece);
+        too_slow(limits, started, text.len() as u64)?;
     }
     expected.update(&text);
     expected.verify().map_err(Refusal::Checksum)?;
     Ok(text)
+}
+
+/// A trickle that never pauses long enough to be idle, and never ends.
+fn too_slow(limits: &Limits, started: Instant, bytes: u64) -> Result<(), Refusal> {
+    let elapsed = started.elapsed();
+    if elapsed > limits.body_idle && bytes < MIN_BODY_BYTES_PER_SECOND * elapsed.as_secs().max(1) {
+        return Err(Refusal::Idle);
+    }
+    Ok(())
 }
 
 /// Read a body we refused without having read it, up to a bound: most clients only look for the answer once they have

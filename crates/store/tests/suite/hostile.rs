@@ -65,6 +65,32 @@ on_both! {
         assert_eq!(view.started.map(|at| at.year()), Some(9999));
     }
 
+    /// What the schema refuses is told from a database that is away: the rows beside it are written without it.
+    async fn a_refused_row_is_told_from_a_refusing_database(db) {
+        db.sql(match db.store.dialect() {
+            muster_store::Dialect::Postgres => "ALTER TABLE device ADD CHECK (id <> 'press-00001')",
+            muster_store::Dialect::Sqlite => {
+                "CREATE TRIGGER refuse BEFORE INSERT ON device WHEN NEW.id = 'press-00001' BEGIN SELECT RAISE(ABORT, 'refused'); END"
+            }
+        })
+        .await;
+        let births: Vec<Birth> = devices(3).into_iter().map(|device| Birth { device, presence: birth(), at: NOW, retained: false }).collect();
+        let error = db.store.record_births(&births).await.expect_err("refused by the schema");
+        assert!(error.is_about_a_row() && !error.is_transient(), "{error:?}");
+        assert!(db.store.device(&device(0)).await.expect("a read").is_none(), "nothing of a refused batch is written");
+        for (place, birth) in births.iter().enumerate() {
+            assert_eq!(db.store.record_births(std::slice::from_ref(birth)).await.is_ok(), place != 1);
+        }
+
+        db.sql("DROP TABLE device_slot").await;
+        let collection = db.collection(1).await;
+        let mut failed = step(collection.task(0).attempt(1), TaskState::Failed);
+        failed.releases_slot = true;
+        db.force(collection.task(0), TaskState::Accepted).await;
+        let error = db.store.apply(&[failed]).await.expect_err("no such table");
+        assert!(!error.is_about_a_row(), "the database is at fault, and no row may be dropped for it: {error:?}");
+    }
+
     /// A row from nowhere is named, not guessed at.
     async fn a_row_that_makes_no_sense_is_an_error(db) {
         let collection = db.collection(2).await;

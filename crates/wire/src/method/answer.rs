@@ -315,7 +315,7 @@ fn bounded(payload: &[u8]) -> Result<&[u8], AnswerError> {
     if payload.len() > MAX_ANSWER_BYTES { Err(AnswerError::TooLarge(payload.len())) } else { Ok(payload) }
 }
 
-fn is_id(id: &str, max_bytes: usize) -> bool {
+pub(crate) fn is_id(id: &str, max_bytes: usize) -> bool {
     !id.trim().is_empty() && id.len() <= max_bytes && !id.chars().any(char::is_control)
 }
 

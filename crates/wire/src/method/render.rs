@@ -18,6 +18,9 @@ pub struct Origin<'a> {
     pub module: &'a str,
 }
 
+/// Most blanks that are held back, in bytes; a log that begins with more of them keeps them, whatever follows.
+pub const MAX_HELD_BLANK_BYTES: usize = 4 * 1024 * 1024;
+
 /// Renders lines one by one into a buffer that the caller may empty between calls.
 #[derive(Debug)]
 pub struct Renderer {
@@ -60,7 +63,7 @@ impl Renderer {
         match &mut self.form {
             Form::Text { pending, begun } => {
                 let payload = kept.record.payload.as_ref();
-                if !*begun && is_blank(payload) {
+                if !*begun && is_blank(payload) && pending.len() + payload.len() <= MAX_HELD_BLANK_BYTES {
                     pending.extend_from_slice(payload.as_bytes());
                     return;
                 }
@@ -179,6 +182,22 @@ mod tests {
         assert_eq!(text_of(&["\n", "a\n", "\n"]), "\na\n\n");
         assert_eq!(text_of(&[]), "");
         assert!(is_blank("\u{85}\u{2003}\r\n") && !is_blank("\0"));
+    }
+
+    #[test]
+    fn a_log_of_endless_blanks_is_not_held_in_memory() {
+        let line = " ".repeat(1023) + "\n";
+        let record = Record::new(Stream::Stdout, 0, line.as_bytes());
+        let mut renderer = Renderer::new(ContentType::Text, ORIGIN);
+        let (mut out, mut written) = (Vec::new(), 0);
+        for n in 1..=2 * MAX_HELD_BLANK_BYTES / line.len() {
+            renderer.push(&Kept { record: &record, line: None }, &mut out);
+            assert_eq!(out.is_empty(), n * line.len() <= MAX_HELD_BLANK_BYTES || written == n * line.len());
+            written += out.len();
+            out.clear();
+        }
+        renderer.finish(&mut out);
+        assert_eq!(written, 2 * MAX_HELD_BLANK_BYTES);
     }
 
     #[test]

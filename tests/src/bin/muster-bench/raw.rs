@@ -13,8 +13,8 @@ use uuid::Uuid;
 /// Requests without an answer.
 const WINDOW: usize = 1000;
 
-/// Round trips per second.
-pub(crate) async fn round_trips(port: u16, devices: &[String], count: usize) -> Result<f64> {
+/// Round trips per second. `login`: user name and password, where the broker asks for them.
+pub(crate) async fn round_trips(port: u16, login: Option<(&str, &str)>, devices: &[String], count: usize) -> Result<f64> {
     let caller = format!("raw-{}", Uuid::new_v4().simple());
     let mut options = MqttOptions::new(&caller, "127.0.0.1", port);
     options.set_keep_alive(Duration::from_secs(60));
@@ -24,6 +24,9 @@ pub(crate) async fn round_trips(port: u16, devices: &[String], count: usize) -> 
         max_packet_size: Some(512 * 1024),
         ..ConnectProperties::new()
     });
+    if let Some((user, password)) = login {
+        options.set_credentials(user, password);
+    }
     let mut network = rumqttc::NetworkOptions::new();
     network.set_tcp_nodelay(true);
     let (client, mut events) = AsyncClient::new(options, 128);
@@ -65,7 +68,7 @@ pub(crate) async fn round_trips(port: u16, devices: &[String], count: usize) -> 
     while answered < count {
         let event = tokio::time::timeout(Duration::from_secs(20), events.poll())
             .await
-            .with_context(|| format!("no answer for 20 s after {answered} of {count}"))??;
+            .with_context(|| format!("no answer for 20 s after {answered} of {count}: a stall"))??;
         if let Event::Incoming(Packet::Publish(_)) = event {
             answered += 1;
             window.add_permits(1);

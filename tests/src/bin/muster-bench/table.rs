@@ -25,6 +25,9 @@ impl fmt::Display for Spread {
     }
 }
 
+/// The verdict nobody wants.
+const BELOW: &str = "BELOW";
+
 struct Row {
     id: String,
     what: String,
@@ -32,6 +35,7 @@ struct Row {
     goal: String,
     moonshot: String,
     verdict: &'static str,
+    note: String,
 }
 
 #[derive(Default)]
@@ -76,7 +80,7 @@ impl Table {
         } else if reaches(goal) {
             "goal"
         } else {
-            "BELOW"
+            BELOW
         };
         let sign = match better {
             Better::More => "≥",
@@ -89,23 +93,42 @@ impl Table {
             goal: format!("{sign} {goal}{unit}"),
             moonshot: format!("{sign} {moonshot}{unit}"),
             verdict,
+            note: String::new(),
         });
         eprintln!("{id}: {}", self.0.last().map(|row| format!("{} ({})", row.measured, row.verdict)).unwrap_or_default());
+    }
+
+    /// What the distance of the last row consists of; shown where it is below its goal.
+    pub(crate) fn distance(&mut self, consists_of: impl Into<String>) {
+        if let Some(row) = self.0.last_mut().filter(|row| row.verdict == BELOW) {
+            row.note = consists_of.into();
+        }
     }
 
     /// Adds a row that only informs.
     pub(crate) fn noted(&mut self, id: &str, what: &str, measured: String) {
         eprintln!("{id}: {what}: {measured}");
-        self.0.push(Row { id: id.to_owned(), what: what.to_owned(), measured, goal: String::new(), moonshot: String::new(), verdict: "" });
+        self.0.push(Row {
+            id: id.to_owned(),
+            what: what.to_owned(),
+            measured,
+            goal: String::new(),
+            moonshot: String::new(),
+            verdict: "",
+            note: String::new(),
+        });
     }
 }
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "| # | what | measured: median [min–max] | goal | moonshot | verdict |")?;
-        writeln!(f, "| --- | --- | --- | --- | --- | --- |")?;
-        for row in &self.0 {
-            writeln!(f, "| {} | {} | {} | {} | {} | {} |", row.id, row.what, row.measured, row.goal, row.moonshot, row.verdict)?;
+        writeln!(f, "| # | what | measured: median [min–max] | goal | moonshot | verdict | what is missing |")?;
+        writeln!(f, "| --- | --- | --- | --- | --- | --- | --- |")?;
+        // In the order of their numbers; those of one number as they were measured.
+        let mut rows: Vec<&Row> = self.0.iter().collect();
+        rows.sort_by_key(|row| row.id.trim_start_matches('P').parse::<u32>().unwrap_or(u32::MAX));
+        for Row { id, what, measured, goal, moonshot, verdict, note } in rows {
+            writeln!(f, "| {id} | {what} | {measured} | {goal} | {moonshot} | {verdict} | {note} |")?;
         }
         Ok(())
     }

@@ -13,6 +13,18 @@ use muster_tests::{free_port, wait};
 use muster_wire::http::{CollectionRequest, CollectionState, Target};
 use sqlx::Row;
 
+/// How the raw caller comes in at the embedded broker: as the controller does.
+pub(crate) const CONTROLLER_LOGIN: (&str, &str) = ("muster-controller", "the bench looks on");
+/// So long without a single completed task is a stall.
+const STALL: Duration = Duration::from_secs(20);
+
+/// Simulated devices of this name.
+pub(crate) fn fleet(name: &str, devices: usize, url: &str) -> Command {
+    let mut command = Command::new(built("muster-agent"));
+    command.args(["fleet", "--devices", &devices.to_string(), "--name", name, "--mqtt", url]);
+    command
+}
+
 /// Broker, database, controller and fleet.
 pub(crate) struct Stack {
     pub(crate) broker: Option<Mosquitto>,
@@ -62,16 +74,7 @@ impl Stack {
         let api = Api::new(format!("http://127.0.0.1:{http}"));
         wait::for_port(http, Duration::from_secs(30), || controller.tail()).await;
         wait::for_port(mqtt_port, Duration::from_secs(30), || controller.tail()).await;
-        let mut command = Command::new(built("muster-agent"));
-        command.args([
-            "fleet",
-            "--devices",
-            &shape.devices.to_string(),
-            "--name",
-            "bench",
-            "--mqtt",
-            &format!("mqtt://127.0.0.1:{mqtt_port}"),
-        ]);
+        let mut command = fleet("bench", shape.devices, &format!("mqtt://127.0.0.1:{mqtt_port}"));
         let fleet = Program::start("muster-agent", directory, &mut command);
         api.devices_online(shape.devices, Duration::from_secs(60)).await;
         let page: serde_json::Value = api.get("/api/v1/devices?limit=1").await.map_err(anyhow::Error::msg)?;
@@ -92,10 +95,14 @@ impl Stack {
         for _ in 0..rounds {
             ids.push(self.api.create(&collection(CollectionRequest::Ping {}, Target::All {}, 600, 1)).await.id);
         }
-        let deadline = Instant::now() + Duration::from_secs(300);
-        while self.applied().await? < wanted {
-            ensure!(Instant::now() < deadline, "not all tasks were completed within 300 s: {} of {wanted}", self.applied().await?);
+        let (mut last, mut moved) = (before, Instant::now());
+        while last < wanted {
             tokio::time::sleep(Duration::from_millis(10)).await;
+            let applied = self.applied().await?;
+            if applied > last {
+                (last, moved) = (applied, Instant::now());
+            }
+            ensure!(moved.elapsed() < STALL, "a stall: nothing was completed for {STALL:?} after {} of {count}", last - before);
         }
         let rate = (rounds * self.devices.len()) as f64 / began.elapsed().as_secs_f64();
         for id in ids {
@@ -112,7 +119,7 @@ impl Stack {
 
     /// CPU seconds so far: broker, devices, controller, database.
     pub(crate) fn cpu(&self) -> Cpu {
-        let database = self.database.as_ref().map_or(0.0, |_| postgres_cpu());
+        let database = self.database.as_ref().map_or(0.0, |database| postgres_cpu(&database.url));
         Cpu {
             broker: self.broker.as_ref().map_or(0.0, |b| b.program.cpu_seconds()),
             devices: self.fleet.cpu_seconds(),
@@ -139,6 +146,22 @@ impl Stack {
             updated: row.try_get::<i64, _>("updated")? as f64,
             committed: row.try_get::<i64, _>("committed")? as f64,
         })
+    }
+
+    /// How long a commit of one small row takes here, in milliseconds, each on an idle server.
+    pub(crate) async fn bare_commits(&self, count: usize, idle: Duration) -> Result<Vec<f64>> {
+        let database = self.database.as_ref().context("a Postgres stack")?;
+        let mut connection = database.connect().await;
+        sqlx::query("CREATE TABLE bench_commit (n int)").execute(&mut connection).await?;
+        let mut times = Vec::with_capacity(count);
+        for _ in 0..count {
+            let began = Instant::now();
+            sqlx::query("INSERT INTO bench_commit VALUES (1)").execute(&mut connection).await?;
+            times.push(began.elapsed().as_secs_f64() * 1e3);
+            tokio::time::sleep(idle).await;
+        }
+        sqlx::query("DROP TABLE bench_commit").execute(&mut connection).await?;
+        Ok(times)
     }
 
     pub(crate) async fn end(self) {
@@ -182,11 +205,16 @@ pub(crate) struct Writes {
     pub(crate) committed: f64,
 }
 
-/// All PostgreSQL processes of this machine; nobody else uses it during a bench.
-fn postgres_cpu() -> f64 {
+/// PostgreSQL's processes that serve our database, and those that write for all. What others do in the server at the same time is theirs, and their
+/// processes would take their CPU time with them when they end.
+fn postgres_cpu(url: &str) -> f64 {
+    let database = url.rsplit('/').next().unwrap_or_default();
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "postgres"))
-        .map(cpu_seconds)
-        .sum()
+    let is_ours = |pid: &u32| {
+        let title = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        title.starts_with("postgres: ")
+            && (title.contains(database) || ["walwriter", "checkpointer", "background writer"].iter().any(|writer| title.contains(writer)))
+    };
+    pids.filter(is_ours).map(cpu_seconds).sum()
 }

@@ -1,0 +1,61 @@
+//! P7, P13: rows about one crate alone. Their programs are examples of those crates, for they use what no other crate sees; what they
+//! measured comes as one line of JSON for each row.
+
+use std::process::Stdio;
+
+use anyhow::{Context, Result, ensure};
+use muster_tests::program::built;
+use serde::Deserialize;
+
+use crate::Plan;
+use crate::table::{Bar, Table};
+
+/// A figure, by its name, and how to show it.
+#[derive(Deserialize)]
+struct Figure {
+    figure: String,
+    value: f64,
+    measured: String,
+}
+
+/// P7: the store beside the bare database.
+pub(crate) async fn store(plan: &Plan, table: &mut Table) -> Result<()> {
+    if !plan.wants("P7") {
+        return Ok(());
+    }
+    let arguments = ["--figures", "yes", "--only", "postgres", "--passes", &plan.pairs.to_string()];
+    for Figure { figure, value, measured } in figures("bench_store", &arguments).await? {
+        if figure == "create" {
+            let what = "making 100,000 tasks ÷ a bare insert of as many rows";
+            table.judged("P7", what, measured, value, Bar::at_least(50.0, 80.0, " %"));
+        }
+    }
+    Ok(())
+}
+
+/// P13: the landing zone beside the plainest upload handler, and beside Azurite.
+pub(crate) async fn landing(plan: &Plan, table: &mut Table) -> Result<()> {
+    if !plan.wants("P13") {
+        return Ok(());
+    }
+    for Figure { figure, value, measured } in figures("bench_put", &["--figures"]).await? {
+        match figure.as_str() {
+            "plain" => table.judged("P13", "uploads with digest ÷ a plain PUT handler", measured, value, Bar::at_least(60.0, 85.0, " %")),
+            "azurite" => table.judged("P13", "beside Azurite", measured, value, Bar::at_least(3.0, 3.0, " ×")),
+            // Held against its own bound: twice the buffers of all uploads.
+            "memory" => table.judged("P13", "memory at 64 uploads ÷ their buffers", measured, value, Bar::at_most(2.0, 2.0, " ×")),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+async fn figures(example: &str, arguments: &[&str]) -> Result<Vec<Figure>> {
+    let mut command = tokio::process::Command::new(built(&format!("examples/{example}")));
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+    let output = command.output().await.with_context(|| format!("{example} does not start"))?;
+    ensure!(output.status.success(), "{example} ended with {}", output.status);
+    let text = String::from_utf8_lossy(&output.stdout);
+    let figure = |line: &str| serde_json::from_str(line).with_context(|| format!("{example} said {line:?}"));
+    text.lines().filter(|line| line.starts_with('{')).map(figure).collect()
+}
