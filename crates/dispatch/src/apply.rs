@@ -2,7 +2,7 @@
 //! or a caller told. No path commits once per message.
 //!
 //! A batch closes when it is full, or [`DispatchOptions::flush_every`] after the one before it: a lone message on an idle system is
-//! written at once, and a busy system commits at a bounded rate. While a batch is being committed the next one fills, so a slow disk
+//! written at once, and a busy system commits at a bounded rate; what is urgent gets into the next batch first. While a batch is being committed the next one fills, so a slow disk
 //! makes batches larger, not the queue longer. An unreachable database is retried
 //! for ever: the queue is bounded, what waits before it stays with the broker, and nothing is lost.
 
@@ -13,15 +13,18 @@ use std::time::Duration;
 
 use muster_store::{Birth, Seal, Step, StepOutcome, Store};
 use muster_wire::DeviceId;
+use muster_wire::http::Priority;
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::DispatchOptions;
+use crate::lane::{Lanes, Queue, channels};
 use crate::session::Ack;
 use crate::wake::Wake;
 use crate::window::Window;
+use crate::work::OpenWorks;
 
 /// How long between two notes of a device's last sign of life, unless something else changes with it.
 const SEEN_EVERY: Duration = Duration::from_secs(60);
@@ -59,19 +62,25 @@ pub(crate) enum Then {
 /// The sending half; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Applier {
-    queue: mpsc::Sender<Change>,
+    lanes: Lanes<mpsc::Sender<Change>>,
+    works: Arc<OpenWorks>,
 }
 
 impl Applier {
-    pub(crate) fn new(capacity: usize) -> (Self, mpsc::Receiver<Change>) {
-        let (queue, receiver) = mpsc::channel(capacity);
-        (Self { queue }, receiver)
+    pub(crate) fn new(capacity: usize, works: Arc<OpenWorks>) -> (Self, Queue<Change>) {
+        let (lanes, receivers) = channels(capacity);
+        (Self { lanes, works }, Queue::new(receivers))
     }
 
-    /// Queues a change; waits while the queue is full.
+    /// Queues a change; waits while the queue of its lane is full.
     pub(crate) async fn send(&self, change: Change) {
         // Closed means shutdown: what is not committed is with the broker or is found again by a scan.
-        let _ = self.queue.send(change).await;
+        let priority = match &change {
+            Change::Step { step, .. } => self.works.priority(step.attempt.task().collection()),
+            Change::Seal { seal, .. } => self.works.priority(seal.step.attempt.task().collection()),
+            Change::Presence { .. } | Change::Seen { .. } => Priority::Normal,
+        };
+        let _ = self.lanes.of(priority).send(change).await;
     }
 
     /// Queues a move and waits for its commit. `None`: shutting down.
@@ -148,7 +157,7 @@ impl Batch {
 
 impl Writer {
     /// Runs until the queue closes or `stop`.
-    pub(crate) async fn run(self, mut queue: mpsc::Receiver<Change>, stop: CancellationToken) {
+    pub(crate) async fn run(self, mut queue: Queue<Change>, stop: CancellationToken) {
         let mut noted: HashMap<DeviceId, Instant> = HashMap::new();
         let mut next_commit = Instant::now();
         loop {
@@ -165,11 +174,9 @@ impl Writer {
             batch.push(first);
             while batch.len() < self.options.apply_batch {
                 let change = match queue.try_recv() {
-                    Ok(change) => Some(change),
-                    Err(mpsc::error::TryRecvError::Empty) if Instant::now() < next_commit => {
-                        tokio::time::timeout_at(next_commit, queue.recv()).await.ok().flatten()
-                    }
-                    Err(_) => None,
+                    Some(change) => Some(change),
+                    None if Instant::now() < next_commit => tokio::time::timeout_at(next_commit, queue.recv()).await.ok().flatten(),
+                    None => None,
                 };
                 match change {
                     Some(change) => batch.push(change),
@@ -219,9 +226,10 @@ impl Writer {
     /// After the commit: counts, frees places in the window, acknowledges, tells. True when a place came free.
     fn conclude<'a>(&self, steps: impl Iterator<Item = &'a Step>, outcomes: Vec<StepOutcome>, thens: Vec<(bool, Then)>) -> bool {
         self.written.batches.fetch_add(1, Ordering::Relaxed);
-        let mut freed = false;
+        let (mut freed, mut ended) = (false, false);
         for ((step, outcome), (leaves_device, then)) in steps.zip(outcomes).zip(thens) {
             self.count(step, &outcome);
+            ended |= outcome == StepOutcome::Applied && step.to.is_final();
             if leaves_device && outcome == StepOutcome::Applied {
                 freed = true;
                 self.window.ended(step.attempt.task().collection(), 1);
@@ -231,6 +239,9 @@ impl Writer {
                 Then::Tell(tell) => drop(tell.send(outcome)),
                 Then::Nothing => {}
             }
+        }
+        if ended {
+            self.wake.steering();
         }
         freed
     }

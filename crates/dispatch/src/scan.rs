@@ -72,7 +72,8 @@ impl Scan {
         // The window before the works: after a start nothing is claimed until what is already out has been counted.
         let in_flight = self.store.in_flight(Some(&self.options.owner)).await?;
         self.window.set(in_flight.into_iter().map(|(id, count)| (id, u32::try_from(count).unwrap_or(u32::MAX))).collect());
-        self.refresh().await?;
+        self.works.set_counted();
+        self.works.refresh(&self.store).await?;
         let now = OffsetDateTime::now_utc();
         for work in self.works.all() {
             self.scan_collection(&work, now).await?;
@@ -84,7 +85,7 @@ impl Scan {
                 tracing::info!(collection = %id, "collection finished");
                 self.close_inboxes(*id).await?;
             }
-            self.refresh().await?;
+            self.works.refresh(&self.store).await?;
         }
         self.wake.outbound();
         Ok(())
@@ -109,13 +110,6 @@ impl Scan {
         }
     }
 
-    /// Reads the open collections anew.
-    async fn refresh(&self) -> Result<(), StoreError> {
-        let works = self.store.open_collections().await?.into_iter().map(OpenWork::new).collect();
-        self.works.replace(works);
-        Ok(())
-    }
-
     async fn scan_collection(&self, work: &OpenWork, now: OffsetDateTime) -> Result<(), StoreError> {
         let lease_until = now + self.options.verify_lease;
         let take = TakeRequest { collection: work.id, after: None, limit: MAX_TAKEN, owner: &self.options.owner, now, lease_until };
@@ -131,6 +125,9 @@ impl Scan {
         for task in self.store.take_uploaded(&take).await?.tasks {
             self.scanned.unjudged.fetch_add(1, Ordering::Relaxed);
             self.looks.look(Job::Judge { attempt: task.attempt });
+        }
+        if work.row.cancelled_at.is_some() {
+            self.store.cancel_requeued(work.id, now).await?;
         }
         if work.expires_at <= now {
             let expired = self.store.expire(work.id, now).await?;
