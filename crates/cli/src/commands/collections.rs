@@ -60,7 +60,7 @@ Examples:
 const RESUME_EXAMPLES: &str = "\
 Examples:
   muster collections resume col_01jd8k2m3n4p5q6r7s
-  muster collections resume col_01jd8k2m3n4p5q6r7s && muster collections watch col_01jd8k2m3n4p5q6r7s --exit-status";
+  muster collections resume col_01jd8k2m3n4p5q6r7s -o json    # past the gate it stands at";
 const RERUN_EXAMPLES: &str = "\
 Examples:
   muster collections rerun col_01jd8k2m3n4p5q6r7s --failed

@@ -44,7 +44,7 @@ pub(super) fn block(view: &CollectionView, pace: &Pace, width: usize, out: &Out)
     }
     // Nobody can say when a device that is offline comes back.
     let reachable = all.saturating_sub(done + counters.waiting);
-    if let Some(left) = pace.left(reachable).filter(|_| reachable > 0) {
+    if let Some(left) = pace.left(reachable).filter(|_| reachable > 0 && view.paused.is_none()) {
         speed.push(format!("about {} left", duration(left.as_secs_f64())));
     }
     if counters.waiting > 0 {
