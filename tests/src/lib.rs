@@ -3,8 +3,10 @@
 pub mod api;
 pub mod azurite;
 pub mod broker;
+pub mod controllers;
 pub mod postgres;
 pub mod program;
+pub mod trace;
 pub mod wait;
 
 use std::net::TcpListener;

@@ -143,6 +143,7 @@ impl Agent {
             reported: reported(settings),
         };
         let shared = Arc::new(Shared {
+            trace: None,
             prefix: session_options.prefix.clone(),
             hub: settings.device.hub.clone(),
             gateway: (!settings.device.gateway.is_empty()).then(|| settings.device.gateway.clone()),

@@ -29,6 +29,7 @@ use crate::session::envelope::{self, Answer, Incoming, ReplyTo, Request};
 use crate::session::outbox::{Message, Outbox, Receipt, Sent};
 use crate::table::{Begin, Table, Task};
 use crate::task;
+use crate::trace::{Happened, Trace};
 use crate::upload::Uploader;
 
 /// Requests of one device that are worked on at once; more are answered with 500.
@@ -54,6 +55,7 @@ pub(crate) struct Shared {
     pub source: Source,
     pub uploader: Uploader,
     pub counters: Arc<Counters>,
+    pub trace: Option<Trace>,
     pub figures: FaultFigures,
     /// Uploads at once, over all devices of the process: each holds its content while it lasts.
     pub uploads: Semaphore,
@@ -218,6 +220,9 @@ impl Device {
 
     /// Says how an upload stands.
     pub(crate) fn report(&self, task: &Task) {
+        if !task.is_open() {
+            self.note(Happened::Done, task.attempt, None);
+        }
         let mut report = task.report();
         if self.has(Fault::WrongStatus) {
             report.correlation_id = Uuid::new_v4().to_string();
@@ -258,6 +263,7 @@ impl Device {
             }
             Incoming::Request(request) => {
                 self.counters().request();
+                self.note(Happened::Arrived, request.attempt, Some(&request.method));
                 if self.is_silent() {
                     self.outbox.acknowledge(request.reply_to.receipt);
                 } else if self.leaves_now(&request) {
@@ -274,6 +280,7 @@ impl Device {
         // A ping has one answer and starts nothing, so it is not remembered; but correlation data that is known has its answer.
         if Method::find(&request.method) == Some(Method::Ping) && !self.table.knows(request.attempt) {
             self.reply(&request.reply_to, &ping());
+            self.note(Happened::Done, request.attempt, None);
         } else {
             self.begin(request, now);
         }
@@ -323,6 +330,13 @@ impl Device {
         for caller in self.table.abandon(attempt) {
             self.reply(&caller, answer);
         }
+        self.note(Happened::Done, attempt, None);
+    }
+
+    fn note(&self, what: Happened, attempt: Uuid, method: Option<&str>) {
+        if let Some(trace) = &self.shared.trace {
+            trace.note(what, &self.id, attempt, method);
+        }
     }
 
     async fn work(self: &Arc<Self>, request: Request) {
@@ -347,8 +361,9 @@ impl Device {
                 for caller in callers {
                     self.reply(&caller, &answer);
                 }
-                if let Some(task) = task {
-                    task::launch(self, task);
+                match task {
+                    Some(task) => task::launch(self, task),
+                    None => self.note(Happened::Done, request.attempt, None),
                 }
             }
             Err(error) => {

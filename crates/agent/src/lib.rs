@@ -32,6 +32,7 @@ mod session;
 pub mod settings;
 mod table;
 mod task;
+pub mod trace;
 pub mod upload;
 
 pub use agent::{Agent, AgentError};

@@ -27,7 +27,7 @@ Examples:
 
 Exit codes of --wait, and of watch --exit-status:
   0  every device verified          1  some were not, or the command failed
-  2  the command line is wrong      3  stopped by its failure threshold
+  2  the command line is wrong      3  the collection stopped itself
   4  nothing was allowed            130  interrupted; the collection goes on";
 
 /// Asks a fleet of edge devices for logs and support bundles, and follows every request to a verified bundle.
@@ -93,7 +93,7 @@ pub(crate) enum Command {
     CheckConfig(operate::CheckConfigArgs),
     Doctor(operate::DoctorArgs),
     Openapi(operate::OpenapiArgs),
-    Collect(collect::CollectArgs),
+    Collect(Box<collect::CollectArgs>),
     Logs(logs::LogsArgs),
     Collections(collections::CollectionsArgs),
     Devices(devices::DevicesArgs),

@@ -26,7 +26,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::CheckConfig(args) => operate::check_config(args, &mut out),
         Command::Doctor(args) => operate::doctor(args, &mut out).await,
         Command::Openapi(_) => operate::openapi(&mut out),
-        Command::Collect(args) => collect::run(args, &client()?, &mut out).await,
+        Command::Collect(args) => collect::run(*args, &client()?, &mut out).await,
         Command::Logs(args) => logs::run(args, &client()?, &mut out).await,
         Command::Collections(args) => collections::run(args, &client()?, &mut out).await,
         Command::Devices(args) => devices::run(args, &client()?, &mut out).await,

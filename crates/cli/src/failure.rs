@@ -14,6 +14,8 @@ pub(crate) mod exit {
     pub(crate) const SOME_NOT: u8 = 1;
     /// The command line, or a value in it, was not understood.
     pub(crate) const USAGE: u8 = 2;
+    /// The collection stopped itself: an abort rule, a gate or its budget.
+    pub(crate) const ABORTED: u8 = 3;
     /// Nothing was allowed: every device was skipped.
     pub(crate) const NOTHING_ALLOWED: u8 = 4;
     /// Interrupted by Ctrl-C (128 + SIGINT).

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use muster_wire::CollectionId;
-use muster_wire::http::{CollectionState, CollectionView};
+use muster_wire::http::{CollectionState, CollectionView, PAUSED_BY_ROLLOUT};
 use reqwest::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -60,15 +60,24 @@ pub(crate) enum Tell {
     Everything,
 }
 
-/// Whether every task is final.
+/// Whether every task is final, or the collection stopped itself and no device is at work for it: without somebody it does not go on.
 fn is_over(view: &CollectionView) -> bool {
-    view.state != CollectionState::Running && view.counters.done() >= view.counters.targeted
+    let counters = &view.counters;
+    let ended = view.state != CollectionState::Running && counters.done() >= counters.targeted;
+    ended || (stopped_itself(view) && counters.dispatched + counters.accepted + counters.uploaded == 0)
+}
+
+/// Whether its own rollout stopped it.
+fn stopped_itself(view: &CollectionView) -> bool {
+    view.paused.as_ref().is_some_and(|paused| paused.by == PAUSED_BY_ROLLOUT)
 }
 
 /// What the exit code says about a collection that is over.
 pub(crate) fn exit_code(view: &CollectionView) -> u8 {
     let counters = &view.counters;
-    if counters.skipped >= counters.targeted {
+    if stopped_itself(view) {
+        exit::ABORTED
+    } else if counters.skipped >= counters.targeted {
         exit::NOTHING_ALLOWED
     } else if counters.verified == counters.targeted {
         exit::DONE
@@ -261,5 +270,20 @@ mod tests {
         assert!(is_over(&view));
         view.state = CollectionState::Running;
         assert!(!is_over(&view));
+    }
+
+    #[test]
+    fn a_collection_that_stopped_itself_is_over_when_no_device_is_at_work() {
+        let paused = |by: &str, dispatched| {
+            let mut view =
+                picture::tests::view(Counters { targeted: 10, verified: 4, queued: 6 - dispatched, dispatched, ..Counters::default() });
+            view.state = CollectionState::Running;
+            let why = "4 of 8 done devices (50.0 %) ended without success; the limit is 5 %, from 8 on".to_owned();
+            view.paused = Some(muster_wire::http::Paused { at: view.created_at, by: by.to_owned(), why });
+            view
+        };
+        assert!(is_over(&paused(PAUSED_BY_ROLLOUT, 0)) && !is_over(&paused(PAUSED_BY_ROLLOUT, 1)), "what is out may end");
+        assert_eq!(exit_code(&paused(PAUSED_BY_ROLLOUT, 0)), exit::ABORTED);
+        assert!(!is_over(&paused("ada", 0)), "who paused it resumes it");
     }
 }

@@ -15,6 +15,7 @@ mod follow;
 mod moment;
 mod present;
 mod progress;
+mod rollout;
 mod signals;
 mod sse;
 mod target;

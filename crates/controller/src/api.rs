@@ -73,6 +73,8 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .route("/collections", get(collections::list).post(collections::create))
         .route("/collections/{id}", get(collections::show))
         .route("/collections/{id}/tasks", get(tasks::list))
+        .route("/collections/{id}/pause", post(collections::pause))
+        .route("/collections/{id}/resume", post(collections::resume))
         .route("/collections/{id}/cancel", post(collections::cancel))
         .route("/collections/{id}/rerun", post(collections::rerun))
         .route("/collections/{id}/events", get(events::events))
@@ -206,7 +208,8 @@ impl Modify for Bearer {
     security(("bearer" = [])),
     modifiers(&Bearer),
     paths(
-        collections::list, collections::create, collections::show, collections::cancel, collections::rerun, events::events,
+        collections::list, collections::create, collections::show, collections::pause, collections::resume, collections::cancel,
+        collections::rerun, events::events,
         tasks::list, tasks::show, devices::list, devices::show,
         bundles::list, bundles::show, bundles::files, bundles::download, bundles::cat, bundles::verify,
         service::status, service::openapi, service::metrics, service::healthz, service::readyz,

@@ -4,9 +4,10 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use http::StatusCode;
-use muster_store::{Cancelled, Created, Idempotency, KnownDevice, MAX_COLLECTION_TASKS, NewTask, Reran};
+use muster_store::{Cancelled, Created, Idempotency, KnownDevice, MAX_COLLECTION_TASKS, NewTask, Reran, Resumed};
 use muster_wire::http::{
-    CollectionAnswer, CollectionCreated, MAX_EXPIRY_SECONDS, MIN_ATTEMPT_TIMEOUT_SECONDS, NewCollection, Rerun, Target, TargetView, Touched,
+    Cancel, CollectionAnswer, CollectionCreated, CollectionView, MAX_EXPIRY_SECONDS, MAX_TEXT_CHARS, MIN_ATTEMPT_TIMEOUT_SECONDS,
+    NewCollection, Pause, Paused, Rerun, Target, TargetView, Touched,
 };
 use muster_wire::method::Method;
 use muster_wire::{CollectionId, DeviceId, Reason};
@@ -36,6 +37,8 @@ pub(crate) async fn create(api: &Api, caller: &str, key: Option<String>, new: Ne
         Target::Condition { .. } => unreachable!("settle refuses it"),
     };
     let targeted = tasks.len() as u64;
+    let why = "made paused; it begins when somebody resumes it".to_owned();
+    let paused = new.rollout.start_paused.then(|| Paused { at: now, by: caller.to_owned(), why });
     let collection = muster_store::NewCollection {
         id: CollectionId::new(),
         request: settled.request,
@@ -56,7 +59,7 @@ pub(crate) async fn create(api: &Api, caller: &str, key: Option<String>, new: Ne
         steps: new.steps,
         step_of: None,
         when_matches: None,
-        paused: None,
+        paused,
         idempotency,
         tasks,
     };
@@ -81,9 +84,50 @@ pub(crate) async fn create(api: &Api, caller: &str, key: Option<String>, new: Ne
     }
 }
 
-/// Cancels what is not final.
-pub(crate) async fn cancel(api: &Api, caller: &str, id: CollectionId) -> ApiResult<Touched> {
-    match api.store.cancel_collection(id, caller, OffsetDateTime::now_utc()).await? {
+/// Pauses: no device is asked from now on, what is out may end.
+pub(crate) async fn pause(api: &Api, caller: &str, id: CollectionId, pause: Pause) -> ApiResult<CollectionView> {
+    let why = pause.why.unwrap_or_else(|| "somebody paused it".to_owned());
+    if why.chars().count() > MAX_TEXT_CHARS {
+        let detail = format!("why has {} characters; at most {MAX_TEXT_CHARS} are kept", why.chars().count());
+        return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_pause", "The collection cannot be paused like this", detail));
+    }
+    match api.store.pause(id, caller, &why, OffsetDateTime::now_utc()).await? {
+        muster_store::Paused::Done => {
+            api.dispatch.poke();
+            tracing::info!(collection.id = %id, why, by = caller, "a collection was paused");
+        }
+        // Paused is what the caller wanted, done before.
+        muster_store::Paused::Already => {}
+        muster_store::Paused::Ended => return Err(collection_ended(id, "pause")),
+        muster_store::Paused::Unknown => return Err(collection_not_found(id)),
+    }
+    api.store.collection_view(id).await?.ok_or_else(|| collection_not_found(id))
+}
+
+/// Resumes: on from where it stands, and past a gate it stands at.
+pub(crate) async fn resume(api: &Api, caller: &str, id: CollectionId) -> ApiResult<CollectionView> {
+    match api.store.resume(id, caller, OffsetDateTime::now_utc()).await? {
+        Resumed::Done { stage } => {
+            api.dispatch.poke();
+            tracing::info!(collection.id = %id, stage, by = caller, "a collection was resumed");
+        }
+        Resumed::Already => {}
+        Resumed::Ended => return Err(collection_ended(id, "resume")),
+        Resumed::Unknown => return Err(collection_not_found(id)),
+    }
+    api.store.collection_view(id).await?.ok_or_else(|| collection_not_found(id))
+}
+
+fn collection_ended(id: CollectionId, verb: &str) -> ApiError {
+    let detail = format!("{id} has ended or was cancelled: there is nothing to {verb}");
+    ApiError::new(StatusCode::CONFLICT, "collection_ended", "The collection has ended", detail)
+        .next_step("make a new collection, or run its tasks again (muster collections rerun)")
+}
+
+/// Cancels what is not final, or only what is queued.
+pub(crate) async fn cancel(api: &Api, caller: &str, id: CollectionId, cancel: Cancel) -> ApiResult<Touched> {
+    let which = if cancel.queued_only { muster_store::Cancel::Queued } else { muster_store::Cancel::All };
+    match api.store.cancel_collection(id, which, caller, OffsetDateTime::now_utc()).await? {
         Cancelled::Done { tasks } => {
             api.dispatch.poke();
             tracing::info!(collection.id = %id, tasks, by = caller, "a collection was cancelled");

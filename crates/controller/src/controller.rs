@@ -399,6 +399,7 @@ fn dispatch_options(settings: &Settings, mqtt: MqttOptions, owner: &str) -> Disp
         mqtt,
         owner: owner.to_owned(),
         in_flight: dispatch.in_flight,
+        reserve_percent: dispatch.reserve_percent,
         claim_batch: dispatch.claim_batch,
         apply_batch: dispatch.apply_batch,
         flush_every: dispatch.flush_every.0,

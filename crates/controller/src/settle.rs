@@ -1,6 +1,8 @@
 //! A request to collect, settled: every limit held, every default filled in, every time absolute. Nothing is sent to a device that a real
 //! device is known to get wrong without the engineer having been told.
 
+mod rollout;
+
 use std::time::Duration;
 
 use muster_wire::http::{
@@ -26,7 +28,8 @@ pub(crate) struct Settled {
     pub(crate) attempt_timeout: Duration,
     pub(crate) max_attempts: u8,
     pub(crate) expires_at: OffsetDateTime,
-    pub(crate) in_flight: u32,
+    /// Over all controllers, where it was asked for.
+    pub(crate) in_flight: Option<u32>,
     /// What is legal and does something else than one might think.
     pub(crate) warnings: Vec<String>,
 }
@@ -94,13 +97,14 @@ pub(crate) fn settle(new: &NewCollection, defaults: &DispatchSettings, now: Offs
         CollectionRequest::Ping {} => {}
     }
     let (attempt_timeout, expires_in) = settle_options(&mut faults, &new.options, method(&request), defaults);
+    rollout::check(&mut faults, &new.rollout);
     faults.into_result()?;
     Ok(Settled {
         request,
         attempt_timeout,
         max_attempts: new.options.max_attempts.unwrap_or(defaults.attempts),
         expires_at: now + expires_in,
-        in_flight: new.options.in_flight.unwrap_or(defaults.in_flight),
+        in_flight: new.options.in_flight,
         warnings,
     })
 }
@@ -291,7 +295,7 @@ mod tests {
     fn defaults_fill_in_and_never_make_it_illegal() {
         let bundle = || json!({ "kind": "bundle", "since": "1h" });
         let usual = settled(bundle(), json!({})).expect("good");
-        assert_eq!((usual.attempt_timeout.as_secs(), usual.max_attempts, usual.in_flight), (900, 3, 4000));
+        assert_eq!((usual.attempt_timeout.as_secs(), usual.max_attempts, usual.in_flight), (900, 3, None));
         assert_eq!(usual.expires_at, NOW + Duration::from_secs(24 * 3600));
         assert_eq!(settled(json!({ "kind": "ping" }), json!({})).expect("good").attempt_timeout.as_secs(), 60);
         assert_eq!(settled(bundle(), json!({ "expires_in_seconds": 60 })).expect("good").attempt_timeout.as_secs(), 60);

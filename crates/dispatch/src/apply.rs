@@ -2,8 +2,8 @@
 //! or a caller told. No path commits once per message.
 //!
 //! A batch closes when it is full, or [`DispatchOptions::flush_every`] after the one before it: a lone message on an idle system is
-//! written at once, and a busy system commits at a bounded rate. While a batch is being committed the next one fills, so a slow disk
-//! makes batches larger, not the queue longer. A database that is away, full or broken is retried for ever: the queue is bounded, what
+//! written at once, and a busy system commits at a bounded rate; what is urgent gets into the next batch first. While a batch is being
+//! committed the next one fills, so a slow disk makes batches larger, not the queue longer. A database that is away, full or broken is retried for ever: the queue is bounded, what
 //! waits before it stays with the broker, and nothing is lost. A row that the database refuses is another matter: it would be refused for
 //! ever, and with it all that share its batch. So a refused batch is halved until the row stands alone, which is dropped, counted and named.
 
@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use muster_store::{Birth, Seal, Step, StepOutcome, Store, StoreError};
+use muster_wire::http::Priority;
 use muster_wire::{CollectionId, DeviceId};
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot};
@@ -20,9 +21,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::DispatchOptions;
+use crate::lane::{Lanes, Queue, channels};
 use crate::session::Ack;
 use crate::wake::Wake;
 use crate::window::Window;
+use crate::work::OpenWorks;
 
 /// How long between two notes of a device's last sign of life, unless something else changes with it.
 const SEEN_EVERY: Duration = Duration::from_secs(60);
@@ -60,19 +63,25 @@ pub(crate) enum Then {
 /// The sending half; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Applier {
-    queue: mpsc::Sender<Change>,
+    lanes: Lanes<mpsc::Sender<Change>>,
+    works: Arc<OpenWorks>,
 }
 
 impl Applier {
-    pub(crate) fn new(capacity: usize) -> (Self, mpsc::Receiver<Change>) {
-        let (queue, receiver) = mpsc::channel(capacity);
-        (Self { queue }, receiver)
+    pub(crate) fn new(capacity: usize, works: Arc<OpenWorks>) -> (Self, Queue<Change>) {
+        let (lanes, receivers) = channels(capacity);
+        (Self { lanes, works }, Queue::new(receivers))
     }
 
-    /// Queues a change; waits while the queue is full.
+    /// Queues a change; waits while the queue of its lane is full.
     pub(crate) async fn send(&self, change: Change) {
         // Closed means shutdown: what is not committed is with the broker or is found again by a scan.
-        let _ = self.queue.send(change).await;
+        let priority = match &change {
+            Change::Step { step, .. } => self.works.priority(step.attempt.task().collection()),
+            Change::Seal { seal, .. } => self.works.priority(seal.step.attempt.task().collection()),
+            Change::Presence { .. } | Change::Seen { .. } => Priority::Normal,
+        };
+        let _ = self.lanes.of(priority).send(change).await;
     }
 
     /// Queues a move and waits for its commit. `None`: shutting down.
@@ -215,7 +224,7 @@ impl Row for Seal {
 
 impl Writer {
     /// Runs until the queue closes or `stop`.
-    pub(crate) async fn run(self, mut queue: mpsc::Receiver<Change>, stop: CancellationToken) {
+    pub(crate) async fn run(self, mut queue: Queue<Change>, stop: CancellationToken) {
         let mut noted: HashMap<DeviceId, Instant> = HashMap::new();
         let mut next_commit = Instant::now();
         loop {
@@ -232,11 +241,9 @@ impl Writer {
             batch.push(first);
             while batch.len() < self.options.apply_batch {
                 let change = match queue.try_recv() {
-                    Ok(change) => Some(change),
-                    Err(mpsc::error::TryRecvError::Empty) if Instant::now() < next_commit => {
-                        tokio::time::timeout_at(next_commit, queue.recv()).await.ok().flatten()
-                    }
-                    Err(_) => None,
+                    Some(change) => Some(change),
+                    None if Instant::now() < next_commit => tokio::time::timeout_at(next_commit, queue.recv()).await.ok().flatten(),
+                    None => None,
                 };
                 match change {
                     Some(change) => batch.push(change),
@@ -305,6 +312,9 @@ impl Writer {
                 (Then::Tell(tell), Some(outcome)) => drop(tell.send(outcome)),
                 (Then::Tell(_), None) | (Then::Nothing, _) => {}
             }
+        }
+        if !ended.is_empty() {
+            self.wake.steering();
         }
         // With requests out it goes on; without, this may have been its last task.
         if ended.into_iter().any(|collection| self.window.is_idle(collection)) {
@@ -413,7 +423,7 @@ mod tests {
         let writer = writer(&directory).await;
         let written = writer.written.clone();
         let stop = CancellationToken::new();
-        let (applier, changes) = Applier::new(16);
+        let (applier, changes) = Applier::new(16, Arc::new(OpenWorks::default()));
         let running = tokio::spawn(writer.run(changes, stop.clone()));
         let collection = CollectionId::new();
         let step = |place: u32, to| Step::new(collection.task(place).attempt(1), to, OffsetDateTime::now_utc()).because(Reason::NoAnswer);

@@ -17,13 +17,17 @@
 //! * `inbound`: parses what devices say and lets `muster_domain::event::decide` decide.
 //! * `look` and `judge`: the inbox is the evidence; whoever moves a task to `uploaded` judges it.
 //! * `scan`: reads the database at intervals; every loop is poked *and* runs on a timer, with one path for the happy case and for recovery.
+//! * `steering`: lets the rules of `muster_domain::rollout` look at each collection, and pauses or stops it.
 //! * `apply`: the one writer.
+//!
+//! Whatever queues has a lane per priority (`lane`): what somebody waits for does not stand behind a batch.
 //!
 //! All state that matters is in the database. What is held in memory (room in the window, open polls, sweep cursors) only paces.
 
 mod apply;
 mod inbound;
 mod judge;
+mod lane;
 mod look;
 mod message;
 mod options;
@@ -33,6 +37,7 @@ mod request;
 mod scan;
 mod session;
 mod status;
+mod steering;
 mod wake;
 mod window;
 mod work;
@@ -52,11 +57,13 @@ use tokio_util::task::TaskTracker;
 
 use apply::{Applier, Writer};
 use inbound::Inbound;
+use lane::Lanes;
 use look::{Looker, Looks};
 use outbound::Outbound;
 use scan::Scan;
 use session::Session;
 use status::Counters;
+use steering::Steering;
 use wake::Wake;
 use window::Window;
 use work::OpenWorks;
@@ -114,9 +121,9 @@ impl Dispatch {
         let options = Arc::new(options);
         let (delivery_sender, deliveries) = mpsc::channel(DELIVERIES);
         let (session, driver) = session::prepare(&options.mqtt, delivery_sender)?;
-        let (applier, changes) = Applier::new(options.apply_batch * 4);
-        let (looks, jobs) = Looks::new();
         let (wake, window, works) = (Wake::default(), Arc::new(Window::default()), Arc::new(OpenWorks::default()));
+        let (applier, changes) = Applier::new(options.apply_batch * 4, works.clone());
+        let (looks, jobs) = Looks::new(works.clone());
         let (polls, counters) = (Arc::new(poll::Polls::default()), Counters::default());
         let handle = DispatchHandle {
             wake: wake.clone(),
@@ -143,35 +150,57 @@ impl Dispatch {
             works: works.clone(),
             received: counters.received.clone(),
         };
-        let looker = Looker {
+        let looker = || Looker {
             store: store.clone(),
             landing: landing.clone(),
             options: options.clone(),
             session: session.clone(),
             applier: applier.clone(),
-            polls,
+            polls: polls.clone(),
             works: works.clone(),
             judging: Arc::new(Semaphore::new(options.verify_parallel)),
         };
-        let outbound = Outbound {
+        let outbound = |lane| Outbound {
+            lane,
             store: store.clone(),
-            landing,
+            landing: landing.clone(),
             options: options.clone(),
-            session,
-            applier,
+            session: session.clone(),
+            applier: applier.clone(),
             works: works.clone(),
             window: window.clone(),
             wake: wake.clone(),
             sent: counters.sent.clone(),
         };
-        let scan = Scan { store, options, works, window, looks, wake, scanned: counters.scanned.clone() };
+        let steering = Steering {
+            store: store.clone(),
+            options: options.clone(),
+            works: works.clone(),
+            wake: wake.clone(),
+            steered: counters.steered.clone(),
+        };
+        let scan = Scan {
+            store: store.clone(),
+            options: options.clone(),
+            works: works.clone(),
+            window: window.clone(),
+            looks,
+            wake: wake.clone(),
+            scanned: counters.scanned.clone(),
+        };
 
         let (loop_stage, writer_stage, session_stage) = (Stage::new(), Stage::new(), Stage::new());
         session_stage.spawn(session::run(driver, session_stage.stop.clone()));
         writer_stage.spawn(write.run(changes, writer_stage.stop.clone()));
         loop_stage.spawn(inbound.run(deliveries, loop_stage.stop.clone()));
-        loop_stage.spawn(looker.run(jobs, loop_stage.stop.clone()));
-        loop_stage.spawn(outbound.run(loop_stage.stop.clone()));
+        for jobs in jobs.into_all() {
+            loop_stage.spawn(looker().run(jobs, loop_stage.stop.clone()));
+        }
+        for lane in Lanes::<()>::ORDER {
+            loop_stage.spawn(outbound(lane).run(loop_stage.stop.clone()));
+        }
+        loop_stage.spawn(works.clone().follow(store.clone(), wake.clone(), loop_stage.stop.clone()));
+        loop_stage.spawn(steering.run(loop_stage.stop.clone()));
         loop_stage.spawn(scan.run(loop_stage.stop.clone()));
         Ok(Self { handle, loops: loop_stage, writer: writer_stage, session: session_stage })
     }
@@ -200,9 +229,10 @@ impl Dispatch {
 }
 
 impl DispatchHandle {
-    /// Something changed that the loops should look at now: a new collection, a cancel, a rerun.
+    /// Something changed that the loops should look at now: a new collection, a pause, a cancel, a rerun.
     pub fn poke(&self) {
-        self.wake.scan();
+        self.wake.works();
+        self.wake.ended();
     }
 
     /// How it goes.

@@ -23,17 +23,18 @@ use tokio_util::task::TaskTracker;
 use crate::DispatchOptions;
 use crate::apply::Applier;
 use crate::inbound::{facts, moved, step};
+use crate::lane::{Lanes, channels};
 use crate::message::{Answer, clean};
 use crate::poll::Polls;
 use crate::request::{self, Addressed};
 use crate::session::{Ack, Session};
 use crate::work::{OpenWork, OpenWorks};
 
-/// Most looks waiting. Beyond it a hint is dropped: the lease of the task brings the next one.
+/// Most looks waiting in one lane. Beyond it a hint is dropped: the lease of the task brings the next one.
 const MAX_WAITING: usize = 65_536;
 /// Most words about one attempt that wait for a look at it to end. Beyond it somebody forges; the lease of the task brings the next look.
 const MAX_MEANWHILE: usize = 16;
-/// Looks under way at the same time; judging has its own, smaller bound.
+/// Looks under way at the same time in one lane; judging has its own, smaller bound.
 const PARALLEL: usize = 32;
 
 /// A reason to look.
@@ -106,25 +107,30 @@ impl Meanwhile {
 /// The queueing half; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Looks {
-    queue: mpsc::Sender<Job>,
+    lanes: Lanes<mpsc::Sender<Job>>,
+    works: Arc<OpenWorks>,
 }
 
 impl Looks {
-    pub(crate) fn new() -> (Self, mpsc::Receiver<Job>) {
-        let (queue, receiver) = mpsc::channel(MAX_WAITING);
-        (Self { queue }, receiver)
+    pub(crate) fn new(works: Arc<OpenWorks>) -> (Self, Lanes<mpsc::Receiver<Job>>) {
+        let (lanes, receivers) = channels(MAX_WAITING);
+        (Self { lanes, works }, receivers)
+    }
+
+    fn lane(&self, attempt: AttemptId) -> &mpsc::Sender<Job> {
+        self.lanes.of(self.works.priority(attempt.task().collection()))
     }
 
     /// Queues a look; drops the hint when too many wait.
     pub(crate) fn look(&self, job: Job) {
-        if self.queue.try_send(job).is_err() {
+        if self.lane(job.attempt()).try_send(job).is_err() {
             metrics::counter!("muster_looks_dropped_total").increment(1);
         }
     }
 
     /// Queues a result; waits while too many wait. Its message is acknowledged once the bundle is committed.
     pub(crate) async fn land(&self, attempt: AttemptId, answer: Answer, ack: Ack) {
-        let _ = self.queue.send(Job::Land { attempt, answer: Box::new(answer), ack }).await;
+        let _ = self.lane(attempt).send(Job::Land { attempt, answer: Box::new(answer), ack }).await;
     }
 
     /// The attempt is over.
@@ -133,11 +139,11 @@ impl Looks {
     }
 
     pub(crate) fn waiting(&self) -> usize {
-        MAX_WAITING - self.queue.capacity()
+        self.lanes.all().iter().map(|lane| MAX_WAITING - lane.capacity()).sum()
     }
 }
 
-/// All a look may touch.
+/// All a look may touch. Each lane has one, with a bound of its own on judging.
 #[derive(Clone)]
 pub(crate) struct Looker {
     pub(crate) store: Store,

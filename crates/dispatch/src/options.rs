@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use muster_domain::backoff::Schedule;
+use muster_wire::http::Priority;
 use muster_wire::topic::Prefix;
 
 /// Where the broker is and who we are there.
@@ -55,6 +56,8 @@ pub struct DispatchOptions {
     pub owner: String,
     /// Most tasks this controller has sent and not seen answered, over all collections.
     pub in_flight: u32,
+    /// Share of that window, in percent, that normal collections leave free for high ones, and low ones once more for normal ones.
+    pub reserve_percent: u32,
     /// Most tasks claimed by one statement.
     pub claim_batch: u32,
     /// Most messages applied in one transaction.
@@ -71,7 +74,7 @@ pub struct DispatchOptions {
     pub grace: Duration,
     /// Waits before an attempt is repeated.
     pub schedule: Schedule,
-    /// Bundles judged at the same time.
+    /// Bundles judged at the same time, of each priority.
     pub verify_parallel: usize,
     /// How long a judging may take before another controller may take it over.
     pub verify_lease: Duration,
@@ -83,12 +86,26 @@ pub struct DispatchOptions {
     pub max_bundle_bytes: u64,
 }
 
+impl DispatchOptions {
+    /// How much of the window requests of this priority may fill, together with all others; one at least.
+    pub(crate) fn window_of(&self, priority: Priority) -> u32 {
+        let levels_above = match priority {
+            Priority::High => 0,
+            Priority::Normal => 1,
+            Priority::Low => 2,
+        };
+        let reserve = u64::from(self.in_flight) * u64::from(self.reserve_percent) / 100 * levels_above;
+        self.in_flight.saturating_sub(u32::try_from(reserve).unwrap_or(u32::MAX)).max(1)
+    }
+}
+
 impl Default for DispatchOptions {
     fn default() -> Self {
         Self {
             mqtt: MqttOptions::default(),
             owner: "muster".to_owned(),
             in_flight: 4000,
+            reserve_percent: 10,
             claim_batch: 500,
             apply_batch: 1000,
             flush_every: Duration::from_millis(10),
@@ -103,5 +120,22 @@ impl Default for DispatchOptions {
             full_read_limit_bytes: 4 << 30,
             max_bundle_bytes: 16 << 30,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_priority_leaves_a_reserve_for_those_above() {
+        let windows = |in_flight, reserve_percent| {
+            let options = DispatchOptions { in_flight, reserve_percent, ..DispatchOptions::default() };
+            [Priority::High, Priority::Normal, Priority::Low].map(|priority| options.window_of(priority))
+        };
+        assert_eq!(windows(4000, 10), [4000, 3600, 3200]);
+        assert_eq!(windows(4000, 0), [4000, 4000, 4000]);
+        assert_eq!(windows(5, 10), [5, 5, 5], "too small for a reserve");
+        assert_eq!(windows(2, 50), [2, 1, 1], "one at least");
     }
 }

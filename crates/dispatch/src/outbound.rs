@@ -11,7 +11,8 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use muster_domain::deadline::MIN_ATTEMPT;
 use muster_landing::Landing;
-use muster_store::{ClaimRequest, ClaimedTask, Step, Store};
+use muster_store::{ClaimRequest, ClaimedTask, PacedClaim, Step, Store};
+use muster_wire::http::Priority;
 use muster_wire::{CollectionId, Reason, TaskId, TaskState};
 use secrecy::ExposeSecret;
 use time::OffsetDateTime;
@@ -36,7 +37,9 @@ pub(crate) struct Sent {
     pub(crate) put_back: AtomicU64,
 }
 
+/// The sender of one lane.
 pub(crate) struct Outbound {
+    pub(crate) lane: Priority,
     pub(crate) store: Store,
     pub(crate) landing: Landing,
     pub(crate) options: Arc<DispatchOptions>,
@@ -50,34 +53,52 @@ pub(crate) struct Outbound {
 
 /// How far a collection has been swept. A sweep goes once over its tasks, so claiming all of them costs one pass, not one per batch.
 type Cursors = HashMap<CollectionId, TaskId>;
+/// Collections that their own limits hold back, and until when it is not worth asking.
+type Holds = HashMap<CollectionId, Instant>;
+
+/// What a sweep leaves.
+struct Swept {
+    /// Some collection has more that could go at once.
+    more: bool,
+    /// Otherwise, when the next may have room.
+    wait: Duration,
+}
 
 impl Outbound {
     pub(crate) async fn run(self, stop: CancellationToken) {
-        let mut cursors = Cursors::new();
+        let (mut cursors, mut holds) = (Cursors::new(), Holds::new());
         let mut next_claim = Instant::now();
         loop {
             // A bounded rate of claims, each as large as what came free meanwhile; a lone request on an idle system goes at once.
             tokio::time::sleep_until(next_claim).await;
             next_claim = Instant::now() + self.options.flush_every;
-            let more = if self.session.is_connected() { self.sweep(&mut cursors).await } else { false };
-            let wait = if more { Duration::ZERO } else { self.options.scan_every };
+            let swept = match self.session.is_connected() {
+                true => self.sweep(&mut cursors, &mut holds).await,
+                false => Swept { more: false, wait: self.options.scan_every },
+            };
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = self.wake.outbound_poked(), if !more => {}
+                () = tokio::time::sleep(if swept.more { Duration::ZERO } else { swept.wait }) => {}
+                () = self.wake.outbound_poked(self.lane), if !swept.more => {}
                 () = stop.cancelled() => return,
             }
         }
     }
 
-    /// One batch per open collection that has room. True when some collection has more.
-    async fn sweep(&self, cursors: &mut Cursors) -> bool {
-        let works = self.works.all();
+    /// One batch per open collection of this lane that has room, the oldest first.
+    async fn sweep(&self, cursors: &mut Cursors, holds: &mut Holds) -> Swept {
+        let mut works = self.works.all();
+        works.retain(|work| work.row.priority == self.lane && work.may_send());
         cursors.retain(|id, _| works.iter().any(|work| work.id == *id));
+        let began = Instant::now();
+        holds.retain(|_, until| *until > began);
         let mut more = false;
-        for work in works {
-            let room = self.window.room(work.id, work.in_flight, self.options.in_flight).min(self.options.claim_batch);
+        for work in works.into_iter().filter(|work| !holds.contains_key(&work.id)).collect::<Vec<_>>() {
             let now = OffsetDateTime::now_utc();
-            if room == 0 || work.expires_at - now < MIN_ATTEMPT {
+            if work.expires_at - now < MIN_ATTEMPT {
+                continue;
+            }
+            let room = self.window.take(work.id, self.options.claim_batch, self.options.window_of(self.lane));
+            if room == 0 {
                 continue;
             }
             let look = self.options.look_first.mul_f64(1.0 + 0.2 * rand::random::<f64>());
@@ -91,28 +112,39 @@ impl Outbound {
                 method: work.method.as_str(),
                 device_until: work.one_per_device().then(|| window(&self.options, &work, now).give_up_at),
             };
-            let batch = match self.store.claim(&claim).await {
-                Ok(batch) => batch,
+            let claimed = match &work.limits {
+                None => self.store.claim(&claim).await.map(|batch| PacedClaim { batch, wait: None }),
+                Some(limits) => self.store.claim_paced(&claim, limits, work.row.targeted).await,
+            };
+            let PacedClaim { batch, wait } = match claimed {
+                Ok(claimed) => claimed,
                 Err(error) => {
+                    self.window.ended(work.id, room);
                     tracing::warn!(collection = %work.id, error = &error as &dyn std::error::Error, "could not claim tasks");
                     continue;
                 }
             };
+            if let Some(wait) = wait {
+                // A limit can change, a device can answer: asked again at every scan at least.
+                holds.insert(work.id, Instant::now() + wait.min(self.options.scan_every));
+            }
             match batch.scanned_to {
                 Some(task) => {
                     cursors.insert(work.id, task);
-                    more = true;
+                    more |= wait.is_none();
                 }
                 // The sweep reached the end; the next one begins at the start, when poked or by the timer.
                 None => drop(cursors.remove(&work.id)),
             }
-            if !batch.tasks.is_empty() {
-                self.sent.claimed.fetch_add(batch.tasks.len() as u64, Ordering::Relaxed);
-                self.window.sent(work.id, u32::try_from(batch.tasks.len()).unwrap_or(u32::MAX));
+            let claimed = u32::try_from(batch.tasks.len()).unwrap_or(u32::MAX);
+            self.window.ended(work.id, room.saturating_sub(claimed));
+            if claimed > 0 {
+                self.sent.claimed.fetch_add(u64::from(claimed), Ordering::Relaxed);
                 self.send(&work, batch.tasks, now).await;
             }
         }
-        more
+        let until_room = holds.values().map(|until| until.saturating_duration_since(Instant::now())).min();
+        Swept { more, wait: until_room.unwrap_or(self.options.scan_every).min(self.options.scan_every) }
     }
 
     async fn send(&self, work: &Arc<OpenWork>, tasks: Vec<ClaimedTask>, now: OffsetDateTime) {

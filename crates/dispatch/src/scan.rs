@@ -1,5 +1,5 @@
 //! The clock of the dispatcher: reads the database at intervals for what nobody poked us about. Leases that ended, uploads nobody
-//! judges, deadlines, collections that are done or new. Between two scans, a poke makes it look at the last two of these only.
+//! judges, deadlines, collections that are done or new. Between two scans, a poke makes it look only for collections that are done.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -79,36 +79,25 @@ impl Scan {
                 self.wake.ended_poked().await;
                 tokio::time::sleep_until(not_before).await;
             };
-            let is_new = tokio::select! {
+            tokio::select! {
                 () = tokio::time::sleep_until(next) => return true,
                 () = stop.cancelled() => return false,
-                () = self.wake.scan_poked() => true,
-                () = ended => false,
-            };
+                () = ended => {}
+            }
             let began = Instant::now();
-            if let Err(error) = self.poked(is_new).await {
-                tracing::warn!(error = &error as &dyn std::error::Error, "a look at the database failed; the next scan makes up for it");
+            if let Err(error) = self.close(OffsetDateTime::now_utc()).await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "could not close collections; the next scan makes up for it");
             }
-            if !is_new {
-                not_before = Instant::now() + began.elapsed() * LOOK_SHARE;
-            }
+            not_before = Instant::now() + began.elapsed() * LOOK_SHARE;
         }
-    }
-
-    /// New collections go out at once, done ones are closed at once: somebody waits for either.
-    async fn poked(&self, is_new: bool) -> Result<(), StoreError> {
-        if is_new {
-            self.refresh().await?;
-            self.wake.outbound();
-        }
-        self.close(OffsetDateTime::now_utc()).await
     }
 
     async fn scan(&self) -> Result<(), StoreError> {
         // The window before the works: after a start nothing is claimed until what is already out has been counted.
         let in_flight = self.store.in_flight(Some(&self.options.owner)).await?;
         self.window.set(in_flight.into_iter().map(|(id, count)| (id, u32::try_from(count).unwrap_or(u32::MAX))).collect());
-        self.refresh().await?;
+        self.works.set_counted();
+        self.works.refresh(&self.store).await?;
         let now = OffsetDateTime::now_utc();
         for work in self.works.all() {
             self.scan_collection(&work, now).await?;
@@ -130,7 +119,7 @@ impl Scan {
             self.window.closed(*id);
             self.close_inboxes(*id).await?;
         }
-        self.refresh().await
+        self.works.refresh(&self.store).await
     }
 
     /// Ends the grants of tasks that were cancelled or given up while a device was at work on them. Closing what is closed costs nothing.
@@ -152,13 +141,6 @@ impl Scan {
         }
     }
 
-    /// Reads the open collections anew.
-    async fn refresh(&self) -> Result<(), StoreError> {
-        let works = self.store.open_collections().await?.into_iter().map(OpenWork::new).collect();
-        self.works.replace(works);
-        Ok(())
-    }
-
     async fn scan_collection(&self, work: &OpenWork, now: OffsetDateTime) -> Result<(), StoreError> {
         let lease_until = now + self.options.verify_lease;
         let take = TakeRequest { collection: work.id, after: None, limit: MAX_TAKEN, owner: &self.options.owner, now, lease_until };
@@ -174,6 +156,9 @@ impl Scan {
         for task in self.store.take_uploaded(&take).await?.tasks {
             self.scanned.unjudged.fetch_add(1, Ordering::Relaxed);
             self.looks.look(Job::Judge { attempt: task.attempt });
+        }
+        if work.row.cancelled_at.is_some() {
+            self.store.cancel_requeued(work.id, now).await?;
         }
         if work.expires_at <= now {
             let expired = self.store.expire(work.id, now).await?;

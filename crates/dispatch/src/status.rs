@@ -11,6 +11,7 @@ use crate::look::Looks;
 use crate::outbound::Sent;
 use crate::scan::Scanned;
 use crate::session::Session;
+use crate::steering::Steered;
 use crate::window::Window;
 
 /// How the dispatcher is doing.
@@ -75,6 +76,12 @@ pub struct LoopReports {
     pub expired: u64,
     /// Collections finished.
     pub finished: u64,
+    /// Stages passed.
+    pub stages: u64,
+    /// Collections that paused themselves.
+    pub paused: u64,
+    /// Collections that stopped themselves.
+    pub aborted: u64,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -83,12 +90,14 @@ pub(crate) struct Counters {
     pub(crate) received: Arc<Received>,
     pub(crate) written: Arc<Written>,
     pub(crate) scanned: Arc<Scanned>,
+    pub(crate) steered: Arc<Steered>,
 }
 
 impl Counters {
     pub(crate) fn status(&self, session: &Session, window: &Window, looks: &Looks) -> DispatchStatus {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let (sent, received, written, scanned) = (&self.sent, &self.received, &self.written, &self.scanned);
+        let (sent, received, written) = (&self.sent, &self.received, &self.written);
+        let (scanned, steered) = (&self.scanned, &self.steered);
         DispatchStatus {
             mqtt_connected: session.is_connected(),
             mqtt_connections: session.connections(),
@@ -117,6 +126,9 @@ impl Counters {
                 unjudged: read(&scanned.unjudged),
                 expired: read(&scanned.expired),
                 finished: read(&scanned.finished),
+                stages: read(&steered.stages),
+                paused: read(&steered.paused),
+                aborted: read(&steered.aborted),
             },
         }
     }

@@ -2,25 +2,31 @@
 
 use std::sync::Arc;
 
+use muster_wire::http::Priority;
 use tokio::sync::Notify;
+
+use crate::lane::Lanes;
 
 /// The loops that can be poked.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Wake {
-    outbound: Arc<Notify>,
-    scan: Arc<Notify>,
+    outbound: Arc<Lanes<Notify>>,
+    works: Arc<Notify>,
     ended: Arc<Notify>,
+    steering: Arc<Notify>,
 }
 
 impl Wake {
     /// There may be something to send.
     pub(crate) fn outbound(&self) {
-        self.outbound.notify_one();
+        for lane in self.outbound.all() {
+            lane.notify_one();
+        }
     }
 
-    /// There may be a new collection, or one that was cancelled or runs again.
-    pub(crate) fn scan(&self) {
-        self.scan.notify_one();
+    /// There may be a new collection, or one that was paused, resumed or cancelled.
+    pub(crate) fn works(&self) {
+        self.works.notify_one();
     }
 
     /// The last task of a collection may have ended.
@@ -28,15 +34,24 @@ impl Wake {
         self.ended.notify_one();
     }
 
-    pub(crate) async fn outbound_poked(&self) {
-        self.outbound.notified().await;
+    /// Tasks ended.
+    pub(crate) fn steering(&self) {
+        self.steering.notify_one();
     }
 
-    pub(crate) async fn scan_poked(&self) {
-        self.scan.notified().await;
+    pub(crate) async fn outbound_poked(&self, lane: Priority) {
+        self.outbound.of(lane).notified().await;
+    }
+
+    pub(crate) async fn works_poked(&self) {
+        self.works.notified().await;
     }
 
     pub(crate) async fn ended_poked(&self) {
         self.ended.notified().await;
+    }
+
+    pub(crate) async fn steering_poked(&self) {
+        self.steering.notified().await;
     }
 }

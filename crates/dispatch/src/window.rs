@@ -1,4 +1,4 @@
-//! How many requests may be out at the same time: over all collections, and per collection.
+//! How many requests of this controller may be out at the same time, over all collections.
 //!
 //! The numbers here only pace; they are not the truth. They are set from the database at every scan, so a drift (a lost
 //! poke, a crash of another controller) lasts one scan.
@@ -24,17 +24,16 @@ impl Window {
         self.locked().values().sum()
     }
 
-    /// How many more this collection may send, given both limits.
-    pub(crate) fn room(&self, collection: CollectionId, collection_limit: u32, total_limit: u32) -> u32 {
-        let out = self.locked();
+    /// Takes room for so many requests of a collection, or for as many as the limit over all collections leaves. Taken at once, so that
+    /// lanes which ask at the same time do not take the same room; what is not sent is given back with [`Window::ended`].
+    pub(crate) fn take(&self, collection: CollectionId, wanted: u32, total_limit: u32) -> u32 {
+        let mut out = self.locked();
         let total: u32 = out.values().sum();
-        let own = out.get(&collection).copied().unwrap_or(0);
-        collection_limit.saturating_sub(own).min(total_limit.saturating_sub(total))
-    }
-
-    /// So many were sent.
-    pub(crate) fn sent(&self, collection: CollectionId, count: u32) {
-        *self.locked().entry(collection).or_default() += count;
+        let room = total_limit.saturating_sub(total).min(wanted);
+        if room > 0 {
+            *out.entry(collection).or_default() += room;
+        }
+        room
     }
 
     /// So many are no longer out.
@@ -66,20 +65,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_limits_hold() {
+    fn the_limit_holds_over_all_collections() {
         let window = Window::default();
         let (a, b) = (CollectionId::new(), CollectionId::new());
-        window.sent(a, 30);
-        window.sent(b, 50);
-        assert_eq!(window.room(a, 40, 100), 10, "its own limit");
-        assert_eq!(window.room(a, 400, 100), 20, "the limit over all");
+        assert_eq!((window.take(a, 30, 100), window.take(b, 50, 100)), (30, 50));
+        assert_eq!(window.take(a, 400, 90), 10, "what the limit leaves");
+        assert_eq!((window.take(b, 1, 90), window.take(b, 1, 100)), (0, 1), "a higher limit has room where a lower one has none");
         window.ended(b, 60);
-        assert_eq!(window.total(), 30, "never below zero");
+        assert_eq!(window.total(), 40, "never below zero");
         assert!(window.is_idle(b) && !window.is_idle(a));
         window.set(HashMap::from([(b, 5)]));
-        assert_eq!((window.room(a, 40, 100), window.total()), (40, 5));
-        assert!(window.is_idle(a) && !window.is_idle(b));
+        assert_eq!((window.total(), window.take(a, 400, 100)), (5, 95));
         window.closed(b);
-        assert!(window.is_idle(b) && window.total() == 0);
+        assert!(window.is_idle(b) && !window.is_idle(a));
     }
 }

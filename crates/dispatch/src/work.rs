@@ -1,17 +1,23 @@
 //! Open collections as the loops need them: the request rendered once, the limits parsed once.
 //!
-//! A collection is immutable once created, but for its expiry and whether it is open, so a cache is safe; it is read anew at every scan.
+//! A collection is immutable once created, but for its expiry and whether it is open and sends, so a cache is safe: what a stale one would
+//! send is asked again by the statement that claims. It is read anew at every scan, and when somebody pokes.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use muster_domain::event::Work;
-use muster_store::Collection;
+use muster_domain::rollout::Limits;
+use muster_store::{Collection, Store, StoreError};
 use muster_wire::CollectionId;
-use muster_wire::http::CollectionRequest;
+use muster_wire::http::{CollectionRequest, Priority};
 use muster_wire::method::name::Method;
 use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
+
+use crate::wake::Wake;
 
 /// One open collection.
 #[derive(Debug)]
@@ -23,8 +29,11 @@ pub(crate) struct OpenWork {
     pub(crate) method: Method,
     pub(crate) attempt_timeout: Duration,
     pub(crate) max_attempts: u8,
-    pub(crate) in_flight: u32,
     pub(crate) expires_at: OffsetDateTime,
+    /// Limits that hold over all controllers.
+    pub(crate) limits: Option<Limits>,
+    /// As it stands in the database.
+    pub(crate) row: Collection,
 }
 
 impl OpenWork {
@@ -47,36 +56,84 @@ impl OpenWork {
         };
         Self {
             id: row.id,
-            request: row.request,
-            case: row.case,
+            request: row.request.clone(),
+            case: row.case.clone(),
             work,
             method,
             attempt_timeout: row.attempt_timeout,
             max_attempts: row.attempt_limit,
-            in_flight: row.in_flight,
             expires_at: row.expires_at,
+            limits: Limits::of(&row.rollout, row.in_flight, row.targeted),
+            row,
         }
+    }
+
+    /// Neither paused nor cancelled.
+    pub(crate) fn may_send(&self) -> bool {
+        self.row.paused.is_none() && self.row.cancelled_at.is_none()
     }
 }
 
 /// All open collections.
 #[derive(Debug, Default)]
-pub(crate) struct OpenWorks(RwLock<HashMap<CollectionId, Arc<OpenWork>>>);
+pub(crate) struct OpenWorks {
+    works: RwLock<HashMap<CollectionId, Arc<OpenWork>>>,
+    /// One reading at a time, or an older one could overwrite a newer one.
+    reading: tokio::sync::Mutex<()>,
+    /// What is in flight has been counted, so there may be works to send for.
+    counted: AtomicBool,
+}
 
 impl OpenWorks {
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, HashMap<CollectionId, Arc<OpenWork>>> {
+        self.works.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
     /// In order of creation.
     pub(crate) fn all(&self) -> Vec<Arc<OpenWork>> {
-        let mut all: Vec<_> = self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).values().cloned().collect();
+        let mut all: Vec<_> = self.read().values().cloned().collect();
         all.sort_by_key(|work| work.id);
         all
     }
 
     pub(crate) fn get(&self, id: CollectionId) -> Option<Arc<OpenWork>> {
-        self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(&id).cloned()
+        self.read().get(&id).cloned()
     }
 
-    pub(crate) fn replace(&self, works: Vec<OpenWork>) {
-        let works = works.into_iter().map(|work| (work.id, Arc::new(work))).collect();
-        *self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner) = works;
+    /// Which lane a collection goes in; the middle one for what is not open.
+    pub(crate) fn priority(&self, id: CollectionId) -> Priority {
+        self.read().get(&id).map_or(Priority::Normal, |work| work.row.priority)
+    }
+
+    /// Reads the open collections anew.
+    pub(crate) async fn refresh(&self, store: &Store) -> Result<(), StoreError> {
+        let _one_at_a_time = self.reading.lock().await;
+        let works = store.open_collections().await?.into_iter().map(OpenWork::new);
+        let works = works.map(|work| (work.id, Arc::new(work))).collect();
+        *self.works.write().unwrap_or_else(std::sync::PoisonError::into_inner) = works;
+        Ok(())
+    }
+
+    /// From now on a poke alone brings new works.
+    pub(crate) fn set_counted(&self) {
+        self.counted.store(true, Ordering::Relaxed);
+    }
+
+    /// Reads them when poked, so that a new collection need not wait for a scan of the large ones.
+    pub(crate) async fn follow(self: Arc<Self>, store: Store, wake: Wake, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = wake.works_poked() => {}
+                () = stop.cancelled() => return,
+            }
+            if self.counted.load(Ordering::Relaxed) {
+                match self.refresh(&store).await {
+                    Ok(()) => wake.outbound(),
+                    Err(error) => {
+                        tracing::warn!(error = &error as &dyn std::error::Error, "could not read the open collections; the next scan does");
+                    }
+                }
+            }
+        }
     }
 }

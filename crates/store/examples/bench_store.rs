@@ -199,7 +199,7 @@ fn collection(devices: &[DeviceId]) -> NewCollection {
         expires_at: now + Duration::from_secs(3600),
         attempt_timeout: Duration::from_secs(60),
         max_attempts: 3,
-        in_flight: 1000,
+        in_flight: None,
         priority: Priority::Normal,
         rollout: Rollout::default(),
         retry: None,
@@ -255,10 +255,10 @@ async fn measure(name: &str, settings: &Settings, store: &Store, bare: &mut Bare
         .collect();
     store.register_devices(&devices, OffsetDateTime::now_utc()).await?;
     // Unmeasured: plans, caches, and the files' first growth.
-    pass(settings, store, bare, &devices, &births).await?;
+    Box::pin(pass(settings, store, bare, &devices, &births)).await?;
     let mut passes = Vec::new();
     for _ in 0..settings.passes {
-        passes.push(pass(settings, store, bare, &devices, &births).await?);
+        passes.push(Box::pin(pass(settings, store, bare, &devices, &births)).await?);
     }
     let median = |part: &dyn Fn(&Pass) -> f64| {
         let mut values: Vec<f64> = passes.iter().map(part).collect();

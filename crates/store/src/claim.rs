@@ -76,7 +76,7 @@ impl Store {
     pub async fn claim(&self, request: &ClaimRequest<'_>) -> Result<ClaimBatch, StoreError> {
         run("claiming tasks", || async {
             let mut tx = self.begin().await?;
-            let batch = claim_in(&mut tx, request).await?;
+            let batch = claim_in(&mut tx, request, None).await?;
             tx.commit().await?;
             Ok(batch)
         })
@@ -84,9 +84,10 @@ impl Store {
     }
 }
 
-async fn claim_in(tx: &mut Tx, request: &ClaimRequest<'_>) -> Result<ClaimBatch, StoreError> {
+/// Claims within a transaction; with `before`, only tasks whose place in the collection is smaller.
+pub(crate) async fn claim_in(tx: &mut Tx, request: &ClaimRequest<'_>, before: Option<u32>) -> Result<ClaimBatch, StoreError> {
     let limit = request.limit.min(MAX_CLAIM);
-    let (mut tasks, scanned_to) = candidates(tx, request, limit).await?;
+    let (mut tasks, scanned_to) = candidates(tx, request, limit, before).await?;
     let found = tasks.len();
     if let Some(until) = request.device_until.filter(|_| !tasks.is_empty()) {
         let won = take_slots(tx, request, until, &tasks).await?;
@@ -99,18 +100,28 @@ async fn claim_in(tx: &mut Tx, request: &ClaimRequest<'_>) -> Result<ClaimBatch,
     Ok(ClaimBatch { tasks, busy, scanned_to })
 }
 
-async fn candidates(tx: &mut Tx, request: &ClaimRequest<'_>, limit: u32) -> Result<(Vec<ClaimedTask>, Option<TaskId>), StoreError> {
+async fn candidates(
+    tx: &mut Tx,
+    request: &ClaimRequest<'_>,
+    limit: u32,
+    before: Option<u32>,
+) -> Result<(Vec<ClaimedTask>, Option<TaskId>), StoreError> {
     // `after` is exclusive; the first task of a collection has the collection's own id.
-    let (first, last) = request.collection.task_range();
+    let (first, mut last) = request.collection.task_range();
+    if let Some(before) = before {
+        let Some(last_before) = before.checked_sub(1) else { return Ok((Vec::new(), None)) };
+        last = request.collection.task(last_before).uuid();
+    }
     let (compare, from) = request.after.map_or((">=", first), |after| (">", after.uuid()));
+    // Paused or cancelled is asked in the statement itself: what this controller still believes does not matter.
     let sql = format!(
         "SELECT t.id, t.attempt, t.device_id, d.proto, d.methods, d.started_at \
          FROM task t LEFT JOIN device d ON d.id = t.device_id \
-         WHERE t.id {compare} $1 AND t.id <= $2 AND t.state = {} AND t.not_before <= $3 AND t.attempt < {LAST_ATTEMPT} \
+         WHERE (SELECT c.id FROM collection c WHERE c.id = $5 AND c.paused_at IS NULL AND c.cancelled_at IS NULL) IS NOT NULL AND t.id {compare} $1 AND t.id <= $2 AND t.state = {} AND t.not_before <= $3 AND t.attempt < {LAST_ATTEMPT} \
          AND (d.presence IS NULL OR d.presence <> {OFFLINE}) ORDER BY t.id LIMIT $4 [[lock t]]",
         TaskState::Queued.code(),
     );
-    let values = [Value::Id(from), Value::Id(last), Value::Number(to_ms(request.now)), Value::Number(i64::from(limit))];
+    let values = [Value::Id(from), Value::Id(last), Value::Number(to_ms(request.now)), Value::Number(i64::from(limit)), Value::Id(first)];
     let rows = tx.fetch(&sql, &values, None).await?;
     let listed = format!("\"{}\"", request.method);
     let mut tasks = Vec::with_capacity(rows.len());

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use muster_wire::CollectionId;
 use muster_wire::http::{
-    CollectionOptions, CollectionRequest, CollectionState, CollectionView, EscalationStep, MAX_PAGE, MAX_TEXT_CHARS, Paused, Priority,
-    Retry, Rollout, StepOf, TargetView, Window,
+    CollectionOptions, CollectionRequest, CollectionState, CollectionView, EscalationStep, MAX_PAGE, MAX_TEXT_CHARS, PaceView, Paused,
+    Priority, Retry, Rollout, StepOf, TargetView, Window,
 };
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use serde::de::DeserializeOwned;
@@ -45,8 +45,8 @@ pub struct Collection {
     pub max_attempts: u8,
     /// Highest attempt number allowed now: a rerun allows `max_attempts` more.
     pub attempt_limit: u8,
-    /// Most devices asked at the same time.
-    pub in_flight: u32,
+    /// Most devices asked at the same time over all controllers, where that was asked for.
+    pub in_flight: Option<u32>,
     /// Who goes first.
     pub priority: Priority,
     /// How it is paced.
@@ -99,7 +99,7 @@ pub struct CollectionEvent {
     pub at: OffsetDateTime,
     /// Who.
     pub who: String,
-    /// What: `created`, `cancelled`, `rerun`.
+    /// What: `created`, `paused`, `resumed`, `stage_passed`, `aborted`, `cancelled`, `rerun`.
     pub what: String,
     /// More.
     pub detail: serde_json::Value,
@@ -135,7 +135,7 @@ impl TryFrom<collection::Model> for Collection {
             attempt_timeout: Duration::from_millis(number("an attempt timeout", row.attempt_timeout_ms)?),
             max_attempts: number("a number of attempts", row.max_attempts)?,
             attempt_limit: number("an attempt limit", row.attempt_limit)?,
-            in_flight: number("an in-flight window", row.in_flight)?,
+            in_flight: Some(number("an in-flight window", row.in_flight)?).filter(|window| *window > 0),
             priority: Priority::from_code(row.priority)
                 .ok_or_else(|| StoreError::Inconsistent(format!("the priority of {id} is {}", row.priority)))?,
             rollout: row.rollout.map(|text| parse("a rollout", &text)).transpose()?.unwrap_or_default(),
@@ -172,7 +172,7 @@ impl Collection {
         }
     }
 
-    fn view(self, tally: Tally) -> CollectionView {
+    fn view(self, tally: Tally, pace: Option<PaceView>) -> CollectionView {
         let state = self.state();
         CollectionView {
             id: self.id,
@@ -189,11 +189,12 @@ impl Collection {
                 attempt_timeout_seconds: Some(self.attempt_timeout.as_secs()),
                 max_attempts: Some(self.max_attempts),
                 expires_in_seconds: Some(u64::try_from((self.expires_at - self.created_at).whole_seconds()).unwrap_or(0)),
-                in_flight: Some(self.in_flight),
+                in_flight: self.in_flight,
                 priority: Some(self.priority),
                 retry: self.retry,
             },
             rollout: self.rollout,
+            pace,
             paused: self.paused,
             window: self.window,
             standing: self.standing,
@@ -244,7 +245,8 @@ impl Store {
             None => Ok(None),
             Some(row) => {
                 let tally = self.tally_of(id, row.targeted, row.outcome.clone()).await?;
-                Ok(Some(row.view(tally)))
+                let pace = self.pace_of(&row).await?;
+                Ok(Some(row.view(tally, pace)))
             }
         }
     }
@@ -280,7 +282,8 @@ impl Store {
         for row in rows {
             let row = Collection::try_from(row)?;
             let tally = self.tally_of(row.id, row.targeted, row.outcome.clone()).await?;
-            views.push(row.view(tally));
+            let pace = self.pace_of(&row).await?;
+            views.push(row.view(tally, pace));
         }
         Ok(views)
     }

@@ -68,6 +68,19 @@ pub(crate) async fn tally_in(tx: &mut Tx, collection: CollectionId, targeted: i6
     read(collection, targeted, &groups, &bytes)
 }
 
+/// The states of the tasks from one place of a collection up to another.
+pub(crate) async fn states_in(tx: &mut Tx, collection: CollectionId, from: u32, to: u32) -> Result<Counters, StoreError> {
+    tx.join_in_bulk().await?;
+    let values = [Value::Id(collection.task(from).uuid()), Value::Id(collection.task(to.saturating_sub(1)).uuid())];
+    let groups = tx.fetch(&counting(), &values, None).await?;
+    let mut states = Vec::with_capacity(groups.len());
+    for row in &groups {
+        let tasks: i64 = row.get(3)?;
+        states.push((task_state(row.get(0)?)?, row.get::<i32>(1)? == 1, u64::try_from(tasks).unwrap_or(0)));
+    }
+    Ok(tally(u64::from(to - from), states))
+}
+
 impl Store {
     /// Counts a collection; `None` when there is none with this id.
     ///

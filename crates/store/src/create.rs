@@ -1,17 +1,21 @@
 //! A collection and all its tasks, in one transaction.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::time::Duration;
 
 use muster_wire::http::{CollectionRequest, EscalationStep, MAX_TEXT_CHARS, Paused, Priority, Retry, Rollout, StepOf, TargetView, Window};
 use muster_wire::{CollectionId, DeviceId, Reason, TaskState};
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use crate::collections::record_event;
 use crate::connect::Store;
 use crate::dialect::{Batch, ID_BYTES, Tx, VALUE_BYTES, Value, parcels};
 use crate::error::{StoreError, run};
 use crate::instant::to_ms;
+use crate::pace::insert_pace;
+use crate::presence::OFFLINE;
 use crate::text::bounded;
 
 /// Most tasks of one collection.
@@ -40,8 +44,8 @@ pub struct NewCollection {
     pub attempt_timeout: Duration,
     /// Attempts per task.
     pub max_attempts: u8,
-    /// Most devices asked at the same time.
-    pub in_flight: u32,
+    /// Most devices asked at the same time over all controllers; each controller's own window when absent.
+    pub in_flight: Option<u32>,
     /// Who goes first.
     pub priority: Priority,
     /// How it is paced.
@@ -62,7 +66,7 @@ pub struct NewCollection {
     pub paused: Option<Paused>,
     /// Makes a repeated request find the collection it made before.
     pub idempotency: Option<Idempotency>,
-    /// The devices, each once; the place in this list is the ordinal of the task.
+    /// The devices, each once; the place in this list is the ordinal of the task, unless there are stages: then the order is random.
     pub tasks: Vec<NewTask>,
 }
 
@@ -116,8 +120,11 @@ impl Store {
             let mut tx = self.begin().await?;
             let created = insert_collection(&mut tx, new).await?;
             if created == Created::New {
+                insert_pace(&mut tx, new).await?;
+                let order =
+                    if new.rollout.stages.is_empty() { Cow::Borrowed(&new.tasks) } else { Cow::Owned(in_stages(&mut tx, new).await?) };
                 let mut first = 0;
-                for tasks in parcels(&new.tasks, |task| ID_BYTES + 2 * VALUE_BYTES + 2 + task.device.as_str().len()) {
+                for tasks in parcels(&order, |task| ID_BYTES + 2 * VALUE_BYTES + 2 + task.device.as_str().len()) {
                     insert_tasks(&mut tx, new.id, first, tasks, new.created_at).await?;
                     first += tasks.len();
                 }
@@ -163,7 +170,7 @@ async fn insert_collection(tx: &mut Tx, new: &NewCollection) -> Result<Created, 
                 Value::Text(&target),
                 Value::Number(i64::try_from(new.attempt_timeout.as_millis()).unwrap_or(i64::MAX)),
                 Value::Number(i64::from(new.max_attempts)),
-                Value::Number(i64::from(new.in_flight)),
+                Value::Number(new.in_flight.map_or(0, i64::from)),
                 Value::Number(targeted),
                 Value::MaybeText(reason.as_deref()),
                 Value::MaybeText(case.as_deref()),
@@ -199,10 +206,26 @@ async fn insert_collection(tx: &mut Tx, new: &NewCollection) -> Result<Created, 
         )
         .await?;
     let row = rows.first().ok_or_else(|| StoreError::Inconsistent(format!("key {:?} is taken by no collection", idempotency.key)))?;
-    let id: uuid::Uuid = row.get(0)?;
+    let id: Uuid = row.get(0)?;
     let id = CollectionId::from_uuid(id).ok_or_else(|| StoreError::Inconsistent(format!("collection id {id}")))?;
     let same = row.get::<Option<String>>(1)?.as_deref() == Some(&idempotency.body_sha256);
     Ok(if same { Created::Repeated(id) } else { Created::KeyReused(id) })
+}
+
+/// The order in which stages take devices: random, so that the first are like all; those known to be offline after the others, or a stage
+/// would wait for them; those that are skipped last.
+async fn in_stages(tx: &mut Tx, new: &NewCollection) -> Result<Vec<NewTask>, StoreError> {
+    let sql = format!("SELECT d.id FROM [[v]] JOIN device d ON d.id = v.device WHERE d.presence = {OFFLINE}");
+    let mut offline: HashSet<String> = HashSet::new();
+    for tasks in parcels(&new.tasks, |task| VALUE_BYTES + task.device.as_str().len()) {
+        let batch = Batch::default().texts("device", tasks.iter().map(|task| Some(task.device.as_str())));
+        for row in tx.fetch(&sql, &[], Some(&batch)).await? {
+            offline.insert(row.get(0)?);
+        }
+    }
+    let mut tasks = new.tasks.clone();
+    tasks.sort_by_cached_key(|task| (task.skip.is_some(), offline.contains(task.device.as_str()), Uuid::new_v4()));
+    Ok(tasks)
 }
 
 async fn insert_tasks(

@@ -2,7 +2,8 @@
 //!
 //! Statements are written once, with `$1`, `$2`, … for single values and `[[v]]` where a [`Batch`] of rows stands, which is then the table
 //! `v`: arrays through `UNNEST` in Postgres, one JSON text through `json_each` in SQLite. So a batch of any length is one statement with
-//! one text, prepared once. `[[lock t]]` skips and locks rows in Postgres; SQLite has one writer, so there is nobody to lock out.
+//! one text, prepared once. `[[lock t]]` locks rows in Postgres and skips those that are locked,
+//! `[[hold p]]` waits for them; SQLite has one writer, so there is nobody to lock out.
 
 use std::path::Path;
 use std::str::FromStr;
@@ -229,7 +230,11 @@ impl Dialect {
             };
             text = text.replace(&format!("[[lock {table}]]"), &lock);
         }
-        text
+        let hold = match self {
+            Self::Postgres => "FOR NO KEY UPDATE OF p",
+            Self::Sqlite => "",
+        };
+        text.replace("[[hold p]]", hold)
     }
 }
 
@@ -603,5 +608,7 @@ mod tests {
     fn rows_are_locked_only_where_there_is_somebody_else() {
         assert_eq!(Dialect::Postgres.render("SELECT 1 [[lock t]]", None, 0), "SELECT 1 FOR NO KEY UPDATE OF t SKIP LOCKED");
         assert_eq!(Dialect::Sqlite.render("SELECT 1 [[lock t]]", None, 0), "SELECT 1 ");
+        assert_eq!(Dialect::Postgres.render("SELECT 1 [[hold p]]", None, 0), "SELECT 1 FOR NO KEY UPDATE OF p");
+        assert_eq!(Dialect::Sqlite.render("SELECT 1 [[hold p]]", None, 0), "SELECT 1 ");
     }
 }

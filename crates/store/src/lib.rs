@@ -7,6 +7,7 @@
 //!   ([`muster_domain::task::sources`]), and only for the attempt and device they speak of.
 //! * **attempt**: attempts that ended and were followed by another. The current one is part of its task.
 //! * **device**: the registry, as births, wills and answers tell it. **device_slot**: which device is at work on which bundle, and until when.
+//! * **pace**: how far and how fast a collection with limits of its own has come; one row for all controllers.
 //! * **bundle**: what was sealed; written in the transaction that makes its task verified.
 //! * **collection_event**: what people did to a collection.
 //!
@@ -39,10 +40,13 @@ mod fold;
 mod instant;
 mod lease;
 mod lifecycle;
+mod pace;
+mod pause;
 mod presence;
 mod recover;
 mod rerun;
 mod seal;
+mod steer;
 mod tasks;
 mod text;
 
@@ -57,10 +61,13 @@ pub use devices::{DeviceFilter, KnownDevice};
 pub use dialect::Dialect;
 pub use error::{Failure, MAX_CONFLICT_RETRIES, StoreError};
 pub use lease::Looking;
-pub use lifecycle::Cancelled;
+pub use lifecycle::{Cancel, Cancelled};
+pub use pace::{PacedClaim, RECOUNT_EVERY};
+pub use pause::{Paused, Resumed};
 pub use presence::{Birth, MAX_PRESENCE_BATCH};
 pub use recover::{OpenTask, OpenTasks, TakeRequest};
 pub use rerun::{RERUN_BY_DEFAULT, Reran, Rerun};
 pub use seal::Seal;
+pub use steer::STEER_EVERY;
 pub use tasks::TaskFilter;
 pub use text::{MAX_CORRELATION_ID_CHARS, MAX_DETAIL_CHARS};

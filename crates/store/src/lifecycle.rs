@@ -13,6 +13,15 @@ use crate::error::{StoreError, run};
 use crate::instant::to_ms;
 use crate::presence::OFFLINE;
 
+/// Which tasks a cancellation ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancel {
+    /// All that are not final.
+    All,
+    /// Those that are queued; what is with a device may end, and is not tried again.
+    Queued,
+}
+
 /// What a cancellation did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cancelled {
@@ -56,19 +65,19 @@ impl Store {
         .await
     }
 
-    /// Cancels all tasks that are not final, in one transaction: afterwards none of this collection can be claimed or sealed.
+    /// Cancels tasks that are not final, in one transaction: all of them, and afterwards none of this collection can be claimed or sealed; or
+    /// those that are queued, and what is with a device may end.
     ///
     /// # Errors
     /// The database's.
-    pub async fn cancel_collection(&self, collection: CollectionId, who: &str, now: OffsetDateTime) -> Result<Cancelled, StoreError> {
-        let (first, last) = collection.task_range();
-        let sql = format!(
-            "UPDATE task SET state = {}, reason = {}, detail = NULL, owner = NULL, lease_until = NULL, finished_at = $1 \
-             WHERE id >= $2 AND id <= $3 AND state IN ({})",
-            TaskState::Cancelled.code(),
-            Reason::CancelledByUser.code(),
-            source_list(TaskState::Cancelled),
-        );
+    pub async fn cancel_collection(
+        &self,
+        collection: CollectionId,
+        which: Cancel,
+        who: &str,
+        now: OffsetDateTime,
+    ) -> Result<Cancelled, StoreError> {
+        let (first, _) = collection.task_range();
         run("cancelling a collection", || async {
             let mut tx = self.begin().await?;
             let marked = tx
@@ -78,7 +87,8 @@ impl Store {
                     None,
                 )
                 .await?;
-            if marked == 0 {
+            let tasks = cancel_tasks(&mut tx, collection, which, Reason::CancelledByUser, now).await?;
+            if marked == 0 && tasks == 0 {
                 let rows = tx.fetch("SELECT cancelled_at FROM collection WHERE id = $1", &[Value::Id(first)], None).await?;
                 return Ok(match rows.first().map(|row| row.get::<Option<i64>>(0)).transpose()? {
                     None => Cancelled::Unknown,
@@ -86,10 +96,25 @@ impl Store {
                     Some(Some(_)) => Cancelled::Already,
                 });
             }
-            let tasks = tx.execute(&sql, &[Value::Number(to_ms(now)), Value::Id(first), Value::Id(last)], None).await?;
-            record_event(&mut tx, collection, now, who, "cancelled", &serde_json::json!({ "tasks": tasks })).await?;
+            let queued_only = which == Cancel::Queued;
+            record_event(&mut tx, collection, now, who, "cancelled", &serde_json::json!({ "tasks": tasks, "queued_only": queued_only }))
+                .await?;
             tx.commit().await?;
             Ok(Cancelled::Done { tasks })
+        })
+        .await
+    }
+
+    /// Cancels what was queued again in a collection that is cancelled: attempts that were allowed to end, and failed.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn cancel_requeued(&self, collection: CollectionId, now: OffsetDateTime) -> Result<u64, StoreError> {
+        run("cancelling tasks", || async {
+            let mut tx = self.begin().await?;
+            let tasks = cancel_tasks(&mut tx, collection, Cancel::Queued, Reason::CancelledByUser, now).await?;
+            tx.commit().await?;
+            Ok(tasks)
         })
         .await
     }
@@ -114,6 +139,27 @@ impl Store {
         })
         .await
     }
+}
+
+pub(crate) async fn cancel_tasks(
+    tx: &mut Tx,
+    collection: CollectionId,
+    which: Cancel,
+    reason: Reason,
+    now: OffsetDateTime,
+) -> Result<u64, StoreError> {
+    let (first, last) = collection.task_range();
+    let from = match which {
+        Cancel::All => source_list(TaskState::Cancelled),
+        Cancel::Queued => TaskState::Queued.code().to_string(),
+    };
+    let sql = format!(
+        "UPDATE task SET state = {}, reason = {}, detail = NULL, owner = NULL, lease_until = NULL, finished_at = $1 \
+         WHERE id >= $2 AND id <= $3 AND state IN ({from})",
+        TaskState::Cancelled.code(),
+        reason.code(),
+    );
+    tx.execute(&sql, &[Value::Number(to_ms(now)), Value::Id(first), Value::Id(last)], None).await
 }
 
 // States from 4 on are final; a test beside the steps holds that.

@@ -1,5 +1,6 @@
 //! Running tasks again inside their collection: their end becomes history, and they are queued once more.
 
+use muster_domain::rollout::steering::is_steered;
 use muster_wire::{CollectionId, Reason, TaskState};
 use time::OffsetDateTime;
 
@@ -8,6 +9,8 @@ use crate::connect::Store;
 use crate::dialect::{Batch, ID_BYTES, Tx, VALUE_BYTES, Value, parcels};
 use crate::error::{StoreError, run};
 use crate::instant::to_ms;
+use crate::pace::hold;
+use crate::pause::begin_anew;
 
 /// What is run again when no reasons are named. Cancelled and skipped tasks ended on purpose: they are run again only by naming why they
 /// ended.
@@ -46,10 +49,19 @@ impl Store {
     /// # Errors
     /// The database's.
     pub async fn rerun(&self, rerun: &Rerun<'_>) -> Result<Reran, StoreError> {
+        let Some(row) = self.collection(rerun.collection).await? else { return Ok(Reran::Unknown) };
         run("running tasks again", || async {
             let mut tx = self.begin().await?;
+            let steered = is_steered(&row.rollout);
+            if steered {
+                // The row of the pace before that of the collection, as everybody takes them.
+                hold(&mut tx, row.id).await?;
+            }
             let outcome = rerun_in(&mut tx, rerun).await?;
             if matches!(outcome, Reran::Done { tasks } if tasks > 0) {
+                if steered {
+                    begin_anew(&mut tx, &row).await?;
+                }
                 tx.commit().await?;
             }
             Ok(outcome)
@@ -74,7 +86,11 @@ async fn rerun_in(tx: &mut Tx, rerun: &Rerun<'_>) -> Result<Reran, StoreError> {
     // First the collection's row, then the tasks: see `close_in`.
     let larger = tx.dialect().larger("expires_at", "$1");
     let values = [Value::Number(to_ms(rerun.expires_at)), Value::Id(first)];
-    let sql = format!("UPDATE collection SET closed_at = NULL, cancelled_at = NULL, outcome = NULL, expires_at = {larger} WHERE id = $2");
+    // One that had ended begins anew; one that is paused while it runs stays so.
+    let sql = format!(
+        "UPDATE collection SET paused_at = CASE WHEN closed_at IS NULL AND cancelled_at IS NULL THEN paused_at END, \
+         closed_at = NULL, cancelled_at = NULL, outcome = NULL, expires_at = {larger} WHERE id = $2"
+    );
     if tx.execute(&sql, &values, None).await? == 0 {
         return Ok(Reran::Unknown);
     }

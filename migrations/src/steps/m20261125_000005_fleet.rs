@@ -40,13 +40,14 @@ CREATE INDEX collection_step_of ON collection (step_of) WHERE step_of IS NOT NUL
 ALTER TABLE task ADD COLUMN matched smallint;
 CREATE TABLE pace (
     collection_id uuid PRIMARY KEY,
-    allowance double precision NOT NULL DEFAULT 0,
-    refilled_at bigint NOT NULL DEFAULT 0,
-    per_minute double precision,
-    stage smallint NOT NULL DEFAULT 0,
-    stage_passed_at bigint,
+    due_us bigint NOT NULL DEFAULT 0,
     in_flight bigint NOT NULL DEFAULT 0,
-    counted_at bigint NOT NULL DEFAULT 0
+    counted_at bigint NOT NULL DEFAULT 0,
+    verified bigint NOT NULL DEFAULT 0,
+    stage smallint NOT NULL DEFAULT 0,
+    passed_at bigint,
+    steered_at bigint NOT NULL DEFAULT 0,
+    counted_from text
 ) WITH (fillfactor = 50);
 "#;
 
@@ -67,13 +68,14 @@ CREATE INDEX collection_step_of ON collection (step_of) WHERE step_of IS NOT NUL
 ALTER TABLE task ADD COLUMN matched INTEGER;
 CREATE TABLE pace (
     collection_id BLOB NOT NULL PRIMARY KEY,
-    allowance REAL NOT NULL DEFAULT 0,
-    refilled_at INTEGER NOT NULL DEFAULT 0,
-    per_minute REAL,
-    stage INTEGER NOT NULL DEFAULT 0,
-    stage_passed_at INTEGER,
+    due_us INTEGER NOT NULL DEFAULT 0,
     in_flight INTEGER NOT NULL DEFAULT 0,
-    counted_at INTEGER NOT NULL DEFAULT 0
+    counted_at INTEGER NOT NULL DEFAULT 0,
+    verified INTEGER NOT NULL DEFAULT 0,
+    stage INTEGER NOT NULL DEFAULT 0,
+    passed_at INTEGER,
+    steered_at INTEGER NOT NULL DEFAULT 0,
+    counted_from TEXT
 ) STRICT, WITHOUT ROWID;
 "#;
 

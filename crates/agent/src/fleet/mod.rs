@@ -24,6 +24,7 @@ use crate::session;
 use crate::session::broker::{Broker, BrokerError, SessionOptions, TlsFiles};
 use crate::session::outbox::Outbox;
 use crate::table::Table;
+use crate::trace::{Trace, TraceError};
 use crate::upload::{UploadOptions, Uploader};
 use synthetic::Synthetic;
 
@@ -77,6 +78,8 @@ pub struct FleetOptions {
     pub upload: UploadOptions,
     /// Trusted roots for https uploads, beside the system's.
     pub upload_ca: Option<PathBuf>,
+    /// File to append a [`crate::trace::Line`] to for every request that arrives or is done.
+    pub trace_file: Option<PathBuf>,
 }
 
 impl Default for FleetOptions {
@@ -102,6 +105,7 @@ impl Default for FleetOptions {
             consent: ProactiveConsent::Unknown,
             upload: UploadOptions::default(),
             upload_ca: None,
+            trace_file: None,
         }
     }
 }
@@ -112,6 +116,9 @@ pub enum FleetError {
     /// The way to the broker.
     #[error(transparent)]
     Broker(#[from] BrokerError),
+    /// The trace.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
     /// The HTTP client.
     #[error("the HTTP client for uploads: {0}")]
     Http(#[from] reqwest::Error),
@@ -217,6 +224,7 @@ impl Fleet {
             source: Source::Synthetic(Synthetic::new(options.seed, options.log_lines, options.bundle_kb)),
             uploader: Uploader::new(options.upload.clone(), roots)?,
             counters: Arc::new(Counters::default()),
+            trace: options.trace_file.as_deref().map(Trace::append_to).transpose()?,
             figures: options.figures.clone(),
             uploads: Semaphore::new(uploads),
             temp: std::env::temp_dir(),

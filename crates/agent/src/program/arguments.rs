@@ -156,6 +156,9 @@ pub(crate) struct FleetArguments {
     /// Append one JSON line per second, and the last figures, to this file
     #[arg(long, value_name = "FILE")]
     pub stats_file: Option<PathBuf>,
+    /// Append one JSON line to this file for every request that arrives at a device or is done there
+    #[arg(long, value_name = "FILE")]
+    pub trace_file: Option<PathBuf>,
     /// error, warn, info, debug, trace, or a filter
     #[arg(long, value_name = "LEVEL", default_value = "warn")]
     pub log: String,

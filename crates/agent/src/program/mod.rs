@@ -212,6 +212,7 @@ fn fleet_options(arguments: &FleetArguments) -> anyhow::Result<FleetOptions> {
         keep_alive: arguments.keep_alive,
         upload: UploadOptions { connections: arguments.uploads, ..UploadOptions::default() },
         upload_ca: arguments.upload_ca_file.clone(),
+        trace_file: arguments.trace_file.clone(),
         ..FleetOptions::default()
     })
 }

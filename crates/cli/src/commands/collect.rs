@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use muster_wire::CollectionId;
 use muster_wire::http::{
     CollectionAnswer, CollectionOptions, CollectionRequest, MAX_ATTEMPT_TIMEOUT_SECONDS, MAX_ATTEMPTS_ASKED, MAX_EXPIRY_SECONDS,
-    MAX_IN_FLIGHT, MIN_ATTEMPT_TIMEOUT_SECONDS, NewCollection,
+    MIN_ATTEMPT_TIMEOUT_SECONDS, NewCollection,
 };
 use muster_wire::method::{ContentType, Encoding, LogFilter, LogItem};
 use time::OffsetDateTime;
@@ -19,6 +19,7 @@ use crate::moment::{Moment, parse_moment, parse_span};
 use crate::present::units::counted;
 use crate::present::{Form, Out, Sheet, one_line};
 use crate::progress;
+use crate::rollout::RolloutArgs;
 use crate::target::TargetArgs;
 
 const EXAMPLES: &str = "\
@@ -31,6 +32,7 @@ Examples:
   muster collect bundle --device press-0042 --since 2h --case 48213 --wait
   muster collect bundle --device press-0042 press-0043 --reason 'line 4 stands still'
   muster collect bundle --all --in-flight 200 --expires 12h
+  muster collect bundle --all --canary 10 --rate 50/min --ramp 2x/100 --abort-at 5% --priority low
   muster devices list -o name | muster collect bundle --devices - --wait -o json
   muster collect bundle --all --since yesterday --idempotency-key nightly-2026-01-31 --wait";
 
@@ -74,6 +76,8 @@ struct BundleArgs {
     #[command(flatten)]
     pace: PaceArgs,
     #[command(flatten)]
+    rollout: RolloutArgs,
+    #[command(flatten)]
     wait: WaitArgs,
 }
 
@@ -93,6 +97,8 @@ struct CollectLogsArgs {
     case: CaseArgs,
     #[command(flatten)]
     pace: PaceArgs,
+    #[command(flatten)]
+    rollout: RolloutArgs,
     #[command(flatten)]
     wait: WaitArgs,
 }
@@ -133,7 +139,7 @@ struct CaseArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "How long, how fast")]
+#[command(next_help_heading = "How long")]
 struct PaceArgs {
     /// Time for one attempt at a device, upload included
     #[arg(long, value_name = "SPAN", value_parser = parse_attempt_span)]
@@ -144,9 +150,6 @@ struct PaceArgs {
     /// Life of the collection: devices that are offline are waited for until then
     #[arg(long, value_name = "SPAN", value_parser = parse_expiry_span)]
     expires: Option<Duration>,
-    /// Most devices asked at the same time
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_IN_FLIGHT)))]
-    in_flight: Option<u32>,
     /// The same key with the same request makes one collection, however often it is sent
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
@@ -222,7 +225,6 @@ impl PaceArgs {
             attempt_timeout_seconds: self.timeout.map(|span| span.as_secs()),
             max_attempts: self.attempts,
             expires_in_seconds: self.expires.map(|span| span.as_secs()),
-            in_flight: self.in_flight,
             ..CollectionOptions::default()
         }
     }
@@ -235,20 +237,22 @@ pub(crate) async fn create(client: &Client, new: &NewCollection, key: Option<Str
 }
 
 pub(crate) async fn run(args: CollectArgs, client: &Client, out: &mut Out) -> Result<u8, Failure> {
-    let (target, request, case, pace, wait) = match args.what {
+    let (target, request, case, pace, rollout, wait) = match args.what {
         What::Bundle(args) => {
             let since = args.since.map(|since| since.request(out.now()));
             let request = CollectionRequest::Bundle { since, edge_runtime_only: args.edge_runtime_only };
-            (args.target, request, args.case, args.pace, args.wait)
+            (args.target, request, args.case, args.pace, args.rollout, args.wait)
         }
         What::Logs(args) => {
             let content_type = if args.text { ContentType::Text } else { ContentType::Json };
             let request = CollectionRequest::UploadLogs { items: args.lines.items(out.now()), encoding: Encoding::Gzip, content_type };
-            (args.target, request, args.case, args.pace, args.wait)
+            (args.target, request, args.case, args.pace, args.rollout, args.wait)
         }
     };
+    let target = target.target()?;
+    let options = CollectionOptions { in_flight: rollout.in_flight(), priority: rollout.priority(&target), ..pace.options() };
     let new =
-        NewCollection { reason: case.reason, case: case.case, options: pace.options(), ..NewCollection::new(request, target.target()?) };
+        NewCollection { reason: case.reason, case: case.case, options, rollout: rollout.rollout(), ..NewCollection::new(request, target) };
     let answer = create(client, &new, pace.idempotency_key).await?;
     let created = &answer.created;
     for warning in &answer.warnings {
@@ -265,7 +269,7 @@ pub(crate) async fn run(args: CollectArgs, client: &Client, out: &mut Out) -> Re
             .line("collection", created.id.to_string())
             .line("devices", created.targeted.to_string())
             .maybe("note", created.repeated.then_some("made by an earlier request with this key"))
-            .line("next", format!("muster collections watch {}", created.id))
+            .line("next", format!("muster collections {} {}", if rollout.starts_paused() { "resume" } else { "watch" }, created.id))
     })?;
     Ok(exit::DONE)
 }
@@ -277,6 +281,9 @@ pub(crate) async fn finish(client: &Client, id: CollectionId, out: &mut Out) -> 
         Form::Table => {
             let mut text = summary(&view, out);
             let code = exit_code(&view);
+            if code == exit::ABORTED && view.finished_at.is_none() {
+                text.push_str(&format!("go on       muster collections resume {id}\nend it      muster collections cancel {id}\n"));
+            }
             if code != exit::DONE {
                 text.push_str(&format!("next        muster collections show {} --tasks --not-verified\n", view.id));
             }
@@ -300,7 +307,10 @@ mod tests {
     fn lines(words: &[&str]) -> LineArgs {
         let words = ["muster", "collect", "logs", "--all"].iter().chain(words);
         match Cli::parse_from_words(words).expect("parses").command {
-            Command::Collect(CollectArgs { what: What::Logs(args) }) => args.lines,
+            Command::Collect(args) => match args.what {
+                What::Logs(args) => args.lines,
+                other @ What::Bundle(_) => panic!("{other:?}"),
+            },
             other => panic!("{other:?}"),
         }
     }
@@ -331,18 +341,19 @@ mod tests {
     fn options_come_from_flags_and_are_bounded() {
         let parse = |words: &[&str]| {
             Cli::parse_from_words(["muster", "collect", "bundle", "--all"].iter().chain(words)).map(|cli| match cli.command {
-                Command::Collect(CollectArgs { what: What::Bundle(args) }) => (args.pace.options(), args.wait.wait),
+                Command::Collect(args) => match args.what {
+                    What::Bundle(args) => (args.pace.options(), args.wait.wait),
+                    other @ What::Logs(_) => panic!("{other:?}"),
+                },
                 other => panic!("{other:?}"),
             })
         };
         let (options, wait) =
-            parse(&["--timeout", "90s", "--attempts", "2", "--expires", "2h", "--in-flight", "50", "--wait", "--exit-status"])
-                .expect("parses");
+            parse(&["--timeout", "90s", "--attempts", "2", "--expires", "2h", "--wait", "--exit-status"]).expect("parses");
         let expected = CollectionOptions {
             attempt_timeout_seconds: Some(90),
             max_attempts: Some(2),
             expires_in_seconds: Some(7200),
-            in_flight: Some(50),
             ..CollectionOptions::default()
         };
         assert_eq!((options, wait), (expected, true));

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use muster_wire::http::{CollectionView, Rerun, TaskDetail, TaskView, Touched};
+use muster_wire::http::{Cancel, CollectionView, Pause, Rerun, TaskDetail, TaskView, Touched};
 use muster_wire::{CollectionId, DeviceId, Reason, TaskId, TaskState};
 use serde::Serialize;
 use serde_json::json;
@@ -51,7 +51,16 @@ Examples:
   muster collections watch col_01jd8k2m3n4p5q6r7s -o ndjson | jq .event";
 const CANCEL_EXAMPLES: &str = "\
 Examples:
-  muster collections cancel col_01jd8k2m3n4p5q6r7s";
+  muster collections cancel col_01jd8k2m3n4p5q6r7s
+  muster collections cancel col_01jd8k2m3n4p5q6r7s --queued-only    # what is with a device may end";
+const PAUSE_EXAMPLES: &str = "\
+Examples:
+  muster collections pause col_01jd8k2m3n4p5q6r7s
+  muster collections pause col_01jd8k2m3n4p5q6r7s --why 'wait for the night shift'";
+const RESUME_EXAMPLES: &str = "\
+Examples:
+  muster collections resume col_01jd8k2m3n4p5q6r7s
+  muster collections resume col_01jd8k2m3n4p5q6r7s -o json    # past the gate it stands at";
 const RERUN_EXAMPLES: &str = "\
 Examples:
   muster collections rerun col_01jd8k2m3n4p5q6r7s --failed
@@ -81,9 +90,15 @@ enum What {
     /// Follow a collection to its end; in a pipe, print its events as NDJSON
     #[command(after_long_help = WATCH_EXAMPLES)]
     Watch(WatchArgs),
+    /// Ask no further device for now; what is out may end
+    #[command(after_long_help = PAUSE_EXAMPLES)]
+    Pause(PauseArgs),
+    /// Let a paused collection go on, past the gate it stands at; abort rules and the byte budget count from then on
+    #[command(after_long_help = RESUME_EXAMPLES)]
+    Resume(IdArgs),
     /// Stop a collection: whatever is not done is cancelled
     #[command(after_long_help = CANCEL_EXAMPLES)]
-    Cancel(IdArgs),
+    Cancel(CancelArgs),
     /// Ask again where it did not succeed, inside the same collection
     #[command(after_long_help = RERUN_EXAMPLES)]
     Rerun(RerunArgs),
@@ -97,6 +112,24 @@ struct IdArgs {
     /// Collection
     #[arg(value_name = "COLLECTION")]
     id: CollectionId,
+}
+
+#[derive(Debug, Args)]
+struct PauseArgs {
+    #[command(flatten)]
+    id: IdArgs,
+    /// Why, in words; kept with the collection
+    #[arg(long, value_name = "TEXT")]
+    why: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct CancelArgs {
+    #[command(flatten)]
+    id: IdArgs,
+    /// Only what is queued: what is with a device may end, and is not tried again
+    #[arg(long)]
+    queued_only: bool,
 }
 
 #[derive(Debug, Args)]
@@ -221,6 +254,8 @@ pub(crate) async fn run(args: CollectionsArgs, client: &Client, out: &mut Out) -
         }
         What::Show(args) => show(args, client, out).await,
         What::Watch(args) => watch(&args, client, out).await,
+        What::Pause(args) => pause(args, client, out).await,
+        What::Resume(args) => resume(&args, client, out).await,
         What::Cancel(args) => cancel(&args, client, out).await,
         What::Rerun(args) => rerun(args, client, out).await,
         What::Download(args) => {
@@ -378,11 +413,39 @@ async fn watch_events(client: &Client, id: CollectionId, out: &mut Out) -> Resul
     Ok(view)
 }
 
-async fn cancel(args: &IdArgs, client: &Client, out: &mut Out) -> Result<u8, Failure> {
-    let path = ["collections", &args.id.to_string(), "cancel"];
-    let touched: Touched = progress::waiting("cancelling", client.post("cancel the collection", &path, &json!({}), None)).await?;
-    out.one(&touched, &args.id.to_string(), |_| {
-        Sheet::default().line("collection", args.id.to_string()).line("cancelled", counted(touched.tasks, "task"))
+async fn pause(args: PauseArgs, client: &Client, out: &mut Out) -> Result<u8, Failure> {
+    let id = args.id.id;
+    let path = ["collections", &id.to_string(), "pause"];
+    let view: CollectionView =
+        progress::waiting("pausing", client.post("pause the collection", &path, &Pause { why: args.why }, None)).await?;
+    let out_now = view.counters.dispatched + view.counters.accepted + view.counters.uploaded;
+    out.one(&view, &id.to_string(), |_| {
+        Sheet::default()
+            .line("collection", id.to_string())
+            .maybe("paused", view.paused.as_ref().map(|paused| format!("by {}: {}", paused.by, paused.why)))
+            .line("still out", counted(out_now, "device"))
+            .line("go on", format!("muster collections resume {id}"))
+    })?;
+    Ok(exit::DONE)
+}
+
+async fn resume(args: &IdArgs, client: &Client, out: &mut Out) -> Result<u8, Failure> {
+    let id = args.id;
+    let path = ["collections", &id.to_string(), "resume"];
+    let view: CollectionView = progress::waiting("resuming", client.post("resume the collection", &path, &json!({}), None)).await?;
+    out.one(&view, &id.to_string(), |_| {
+        Sheet::default().line("collection", id.to_string()).line("next", format!("muster collections watch {id}"))
+    })?;
+    Ok(exit::DONE)
+}
+
+async fn cancel(args: &CancelArgs, client: &Client, out: &mut Out) -> Result<u8, Failure> {
+    let id = args.id.id;
+    let path = ["collections", &id.to_string(), "cancel"];
+    let body = Cancel { queued_only: args.queued_only };
+    let touched: Touched = progress::waiting("cancelling", client.post("cancel the collection", &path, &body, None)).await?;
+    out.one(&touched, &id.to_string(), |_| {
+        Sheet::default().line("collection", id.to_string()).line("cancelled", counted(touched.tasks, "task"))
     })?;
     Ok(exit::DONE)
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use muster_wire::http::{CollectionOptions, CollectionRequest, DeviceDetail, DeviceView, NewCollection, TaskView};
+use muster_wire::http::{CollectionOptions, CollectionRequest, DeviceDetail, DeviceView, NewCollection, Priority, TaskView};
 use muster_wire::{DeviceId, TaskState};
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -179,6 +179,8 @@ async fn ping(args: PingArgs, client: &Client, out: &mut Out) -> Result<u8, Fail
         attempt_timeout_seconds: Some(seconds),
         max_attempts: Some(1),
         expires_in_seconds: Some(seconds + PATIENCE_SECONDS),
+        // Somebody waits at a terminal.
+        priority: Some(Priority::High),
         ..CollectionOptions::default()
     };
     let new = NewCollection { options, ..NewCollection::new(CollectionRequest::Ping {}, args.target.target()?) };

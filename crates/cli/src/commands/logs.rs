@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use muster_wire::http::{
-    BundleManifest, CollectionOptions, CollectionRequest, MIN_ATTEMPT_TIMEOUT_SECONDS, NewCollection, Target, TaskView,
+    BundleManifest, CollectionOptions, CollectionRequest, MIN_ATTEMPT_TIMEOUT_SECONDS, NewCollection, Priority, Target, TaskView,
 };
 use muster_wire::method::ContentType;
 use muster_wire::{DeviceId, Reason, TaskState};
@@ -73,6 +73,8 @@ pub(crate) async fn run(mut args: LogsArgs, client: &Client, out: &mut Out) -> R
             attempt_timeout_seconds: Some(seconds),
             max_attempts: Some(1),
             expires_in_seconds: Some(seconds + PATIENCE_SECONDS),
+            // Somebody waits at a terminal.
+            priority: Some(Priority::High),
             ..CollectionOptions::default()
         },
         ..NewCollection::new(

@@ -3,11 +3,19 @@
 use std::fmt::Write as _;
 
 use muster_wire::Reason;
-use muster_wire::http::{CollectionView, Counters};
+use muster_wire::http::{CollectionView, Counters, Priority};
 
 use super::pace::Pace;
 use crate::present::units::{bytes, count, counted, duration};
 use crate::present::{Out, Paint, Sheet, fit, one_line};
+
+fn priority_word(priority: Priority) -> &'static str {
+    match priority {
+        Priority::Low => "low",
+        Priority::Normal => "normal",
+        Priority::High => "high",
+    }
+}
 
 /// Widest bar, in columns.
 const MAX_BAR: usize = 40;
@@ -36,13 +44,16 @@ pub(super) fn block(view: &CollectionView, pace: &Pace, width: usize, out: &Out)
     }
     // Nobody can say when a device that is offline comes back.
     let reachable = all.saturating_sub(done + counters.waiting);
-    if let Some(left) = pace.left(reachable).filter(|_| reachable > 0) {
+    if let Some(left) = pace.left(reachable).filter(|_| reachable > 0 && view.paused.is_none()) {
         speed.push(format!("about {} left", duration(left.as_secs_f64())));
     }
     if counters.waiting > 0 {
         speed.push(format!("{} offline", counted(counters.waiting, "device")));
     }
     let _ = writeln!(text, "{}", fit(&speed.join("  "), width));
+    for line in paces(view) {
+        let _ = writeln!(text, "{}", fit(&line, width));
+    }
     text.push_str(&whys(view, width));
     text.truncate(text.trim_end().len());
     text
@@ -106,6 +117,34 @@ fn whys(view: &CollectionView, width: usize) -> String {
     })
 }
 
+/// How it is paced, and why it stands still.
+fn paces(view: &CollectionView) -> Vec<String> {
+    let mut lines = Vec::new();
+    let pace = pace_words(view);
+    if !pace.is_empty() {
+        lines.push(pace);
+    }
+    if let Some(paused) = &view.paused {
+        lines.push(format!("paused by {}: {}", one_line(&paused.by), one_line(&paused.why)));
+    }
+    lines
+}
+
+fn pace_words(view: &CollectionView) -> String {
+    let Some(pace) = &view.pace else { return String::new() };
+    let mut words = Vec::new();
+    let stages = u32::try_from(view.rollout.stages.len()).unwrap_or(u32::MAX);
+    match pace.stage {
+        Some(stage) if stage > stages => words.push("stages passed".to_owned()),
+        Some(stage) => words.push(format!("stage {stage} of {stages}")),
+        None => {}
+    }
+    words
+        .extend(pace.per_minute.map(|rate| format!("{}/min", if rate < 10.0 { format!("{rate:.1}") } else { count(rate.round() as u64) })));
+    words.extend(pace.in_flight.map(|limit| format!("{} at once", count(u64::from(limit)))));
+    words.join(", ")
+}
+
 /// A collection as a sheet.
 pub(crate) fn summary(view: &CollectionView, out: &Out) -> String {
     use crate::present::units::relative;
@@ -120,6 +159,9 @@ pub(crate) fn summary(view: &CollectionView, out: &Out) -> String {
         .line("asked by", view.created_by.clone())
         .line("created", format!("{} ({})", crate::present::units::rfc3339_seconds(view.created_at), relative(view.created_at, out.now())))
         .maybe("took", took)
+        .maybe("priority", view.options.priority.filter(|priority| *priority != Priority::Normal).map(priority_word))
+        .maybe("pace", Some(pace_words(view)).filter(|words| !words.is_empty()))
+        .maybe("paused", view.paused.as_ref().map(|paused| format!("{} by {}: {}", relative(paused.at, out.now()), paused.by, paused.why)))
         .line("devices", count(counters.targeted))
         .line("bundles", bytes(view.bundle_bytes))
         .render(out);
@@ -148,6 +190,7 @@ pub(super) mod tests {
             state: CollectionState::Finished,
             options: CollectionOptions::default(),
             rollout: Rollout::default(),
+            pace: None,
             paused: None,
             window: None,
             standing: false,
@@ -198,6 +241,20 @@ pub(super) mod tests {
         let counters = Counters { targeted: 105, verified: 90, failed: 15, ..Counters::default() };
         let view = CollectionView { finished_at: Some(datetime!(2026-11-21 11:59:10 UTC)), ..view(counters) };
         insta::assert_snapshot!(summary(&view, &Out::for_test(Some(100))));
+    }
+
+    #[test]
+    fn a_paced_collection_says_how_and_why_it_stands_still() {
+        use muster_wire::http::{Amount, PaceView, Paused, Stage};
+        let stage = Stage { devices: Amount::Count(10), verified_percent: 100.0, wait_seconds: 0, manual: false };
+        let mut view = running();
+        view.rollout.stages = vec![stage, stage];
+        view.pace = Some(PaceView { per_minute: Some(1600.0), in_flight: Some(200), stage: Some(2) });
+        view.options.priority = Some(Priority::Low);
+        let why = "12 of 200 done devices (6.0 %) ended without success; the limit is 5 %, from 10 on".to_owned();
+        view.paused = Some(Paused { at: view.created_at, by: "rollout".to_owned(), why });
+        let out = Out::for_test(Some(100));
+        insta::assert_snapshot!(format!("{}\n\n{}", block(&view, &pace(), 100, &out), summary(&view, &out)));
     }
 
     #[test]

@@ -59,7 +59,11 @@ impl Listed for CollectionView {
         vec![
             self.id.to_string(),
             self.request.kind().to_owned(),
-            collection_word(self.state).to_owned(),
+            self.paused
+                .as_ref()
+                .filter(|_| self.state == CollectionState::Running)
+                .map_or(collection_word(self.state), |_| "paused")
+                .to_owned(),
             count(counters.targeted),
             count(counters.verified),
             count(not_verified(counters)),

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use muster_store::CollectionFilter;
-use muster_wire::http::{CollectionAnswer, CollectionState, CollectionView, NewCollection, Page, Problem, Rerun, Touched};
+use muster_wire::http::{Cancel, CollectionAnswer, CollectionState, CollectionView, NewCollection, Page, Pause, Problem, Rerun, Touched};
 use muster_wire::method::request::LogItem;
 use muster_wire::{CollectionId, DeviceId};
 use serde::Deserialize;
@@ -92,17 +92,55 @@ pub(crate) async fn show(State(api): State<Arc<Api>>, Id(id): Id<CollectionId>) 
     api.store.collection_view(id).await?.map(Json).ok_or_else(|| collection_not_found(id))
 }
 
+/// Pause
+///
+/// No device is asked from now on, by whichever controller; what is out may end. Pausing what is paused changes nothing.
+#[utoipa::path(post, path = "/api/v1/collections/{id}/pause", tag = "collections", params(("id" = CollectionId, Path)), request_body = Pause,
+    responses(
+        (status = 200, body = CollectionView),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 409, body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json"),
+    ))]
+pub(crate) async fn pause(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Id(id): Id<CollectionId>,
+    JsonOrDefault(pause): JsonOrDefault<Pause>,
+) -> ApiResult<Json<CollectionView>> {
+    collections::pause(&api, &caller.0, id, pause).await.map(Json)
+}
+
+/// Resume
+///
+/// A stage whose devices are all done is passed, whatever its gate said; abort rules and the byte budget count from now on. Resuming what
+/// is not paused changes nothing.
+#[utoipa::path(post, path = "/api/v1/collections/{id}/resume", tag = "collections", params(("id" = CollectionId, Path)),
+    responses(
+        (status = 200, body = CollectionView),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 409, body = Problem, content_type = "application/problem+json"),
+    ))]
+pub(crate) async fn resume(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Id(id): Id<CollectionId>,
+) -> ApiResult<Json<CollectionView>> {
+    collections::resume(&api, &caller.0, id).await.map(Json)
+}
+
 /// Cancel what is not final
 ///
-/// Cancelling what is over touches nothing and is no error.
-#[utoipa::path(post, path = "/api/v1/collections/{id}/cancel", tag = "collections", params(("id" = CollectionId, Path)),
+/// With `queued_only`, what is with a device may end, and is not tried again. Cancelling what is over touches nothing and is no error.
+#[utoipa::path(post, path = "/api/v1/collections/{id}/cancel", tag = "collections", params(("id" = CollectionId, Path)), request_body = Cancel,
     responses((status = 200, body = Touched), (status = 404, body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn cancel(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Id(id): Id<CollectionId>,
+    JsonOrDefault(cancel): JsonOrDefault<Cancel>,
 ) -> ApiResult<Json<Touched>> {
-    collections::cancel(&api, &caller.0, id).await.map(Json)
+    collections::cancel(&api, &caller.0, id, cancel).await.map(Json)
 }
 
 /// Run ended tasks again, inside the same collection

@@ -21,6 +21,8 @@ const MAX_TOKEN_NAME_CHARS: usize = 64;
 const MAX_TOKENS: usize = 1000;
 /// Most statements and messages in one batch.
 const MAX_BATCH: usize = 10_000;
+/// Largest reserve of the window: it is left free twice by collections of low priority.
+const MAX_RESERVE_PERCENT: u64 = 40;
 /// Most bundles judged or inboxes opened at the same time.
 const MAX_PARALLEL: usize = 1024;
 /// Most connections to the embedded broker.
@@ -253,6 +255,7 @@ impl Settings {
         }
         self.between("dispatch.attempts", dispatch.attempts.into(), 1, MAX_ATTEMPTS_ASKED.into())?;
         self.between("dispatch.in_flight", dispatch.in_flight.into(), 1, MAX_IN_FLIGHT.into())?;
+        self.between("dispatch.reserve_percent", dispatch.reserve_percent.into(), 0, MAX_RESERVE_PERCENT)?;
         self.between("dispatch.claim_batch", dispatch.claim_batch.into(), 1, MAX_BATCH as u64)?;
         self.between("dispatch.apply_batch", dispatch.apply_batch as u64, 1, MAX_BATCH as u64)?;
         self.between("dispatch.verify_parallel", dispatch.verify_parallel as u64, 1, MAX_PARALLEL as u64)?;

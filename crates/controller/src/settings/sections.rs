@@ -148,6 +148,7 @@ pub struct DispatchSettings {
     pub attempts: u8,
     pub expiry: Span,
     pub in_flight: u32,
+    pub reserve_percent: u32,
     pub claim_batch: u32,
     pub apply_batch: usize,
     pub flush_every: Span,

@@ -9,7 +9,7 @@ fn of(devices: &[&str]) -> Value {
     json!({ "request": { "kind": "ping" }, "target": { "kind": "devices", "devices": devices }, "case": "48213" })
 }
 
-async fn known(served: &Served, count: usize) {
+pub(crate) async fn known(served: &Served, count: usize) {
     let listed = || async { served.api.get_json::<Value>("/api/v1/devices").await["items"].as_array().unwrap().len() == count };
     until("the devices to be known", listed).await;
 }

@@ -23,7 +23,7 @@ pub struct Model {
     pub max_attempts: i16,
     /// Highest attempt number allowed; grows when tasks are run again.
     pub attempt_limit: i16,
-    /// Most devices asked at the same time.
+    /// Most devices asked at the same time over all controllers; 0 when that was not asked for.
     pub in_flight: i64,
     /// Number of tasks.
     pub targeted: i64,

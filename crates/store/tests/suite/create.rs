@@ -12,11 +12,12 @@ on_both! {
         let mut new = new_collection(&devices(3));
         new.request = CollectionRequest::Bundle { since: Some("2026-11-20T00:00:00Z".to_owned()), edge_runtime_only: true };
         new.tasks[2].skip = Some(Reason::ConsentMissing);
+        new.in_flight = Some(200);
         assert_eq!(db.store.create_collection(&new).await.expect("made"), Created::New);
         let read = db.store.collection(new.id).await.expect("a read").expect("there");
         assert_eq!((&read.request, read.target, &read.reason, &read.case), (&new.request, new.target, &new.reason, &new.case));
         assert_eq!((read.created_at, read.expires_at, read.attempt_timeout), (new.created_at, new.expires_at, new.attempt_timeout));
-        assert_eq!((read.max_attempts, read.attempt_limit, read.in_flight, read.targeted), (3, 3, 200, 3));
+        assert_eq!((read.max_attempts, read.attempt_limit, read.in_flight, read.targeted), (3, 3, Some(200), 3));
         let view = db.store.collection_view(new.id).await.expect("a read").expect("there");
         assert_eq!((view.state, view.counters.queued, view.counters.skipped), (CollectionState::Running, 2, 1));
         assert_eq!(view.reasons.into_iter().collect::<Vec<_>>(), [(Reason::ConsentMissing, 1)]);

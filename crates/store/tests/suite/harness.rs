@@ -103,7 +103,7 @@ pub(crate) fn new_collection(devices: &[DeviceId]) -> NewCollection {
         expires_at: NOW + 60 * MINUTE,
         attempt_timeout: MINUTE,
         max_attempts: 3,
-        in_flight: 200,
+        in_flight: None,
         priority: Priority::Normal,
         rollout: Rollout::default(),
         retry: None,

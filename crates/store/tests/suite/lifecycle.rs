@@ -1,6 +1,6 @@
 //! Expiry, cancellation, closing, running again.
 
-use muster_store::{Cancelled, Reran, Rerun, StepOutcome};
+use muster_store::{Cancel, Cancelled, Reran, Rerun, StepOutcome};
 use muster_wire::http::CollectionState;
 use muster_wire::{CollectionId, Reason, TaskState};
 
@@ -37,9 +37,9 @@ on_both! {
         let collection = db.collection(4).await;
         let claimed = db.claim(collection, 2).await;
         db.store.apply(&[step(claimed[0].attempt, TaskState::Verified)]).await.expect("applied");
-        assert_eq!(db.store.cancel_collection(collection, "ada", NOW).await.expect("cancelled"), Cancelled::Done { tasks: 3 });
-        assert_eq!(db.store.cancel_collection(collection, "ada", NOW).await.expect("answered"), Cancelled::Already);
-        assert_eq!(db.store.cancel_collection(CollectionId::new(), "ada", NOW).await.expect("answered"), Cancelled::Unknown);
+        assert_eq!(db.store.cancel_collection(collection, Cancel::All, "ada", NOW).await.expect("cancelled"), Cancelled::Done { tasks: 3 });
+        assert_eq!(db.store.cancel_collection(collection, Cancel::All, "ada", NOW).await.expect("answered"), Cancelled::Already);
+        assert_eq!(db.store.cancel_collection(CollectionId::new(), Cancel::All, "ada", NOW).await.expect("answered"), Cancelled::Unknown);
         assert!(db.claim(collection, 9).await.is_empty());
         let late = db.store.apply(&[step(claimed[1].attempt, TaskState::Accepted)]).await.expect("answered");
         assert_eq!(late, [StepOutcome::Superseded { state: TaskState::Cancelled, attempt: 1 }]);
@@ -48,7 +48,7 @@ on_both! {
         assert_eq!(view.reasons.get(&Reason::CancelledByUser), Some(&3));
         let done = db.collection(0).await;
         db.store.close_finished(NOW).await.expect("closed");
-        assert_eq!(db.store.cancel_collection(done, "ada", NOW).await.expect("answered"), Cancelled::Finished);
+        assert_eq!(db.store.cancel_collection(done, Cancel::All, "ada", NOW).await.expect("answered"), Cancelled::Finished);
     }
 
     /// A collection closes when its last task is final, once, and keeps its numbers.

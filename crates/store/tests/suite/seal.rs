@@ -1,6 +1,6 @@
 //! A bundle and the end of its task are one transaction.
 
-use muster_store::{BundleFilter, Seal, StepOutcome};
+use muster_store::{BundleFilter, Cancel, Seal, StepOutcome};
 use muster_wire::http::{BundleManifest, BundleObject, Depth, Missing, ObjectKind, Verdict};
 use muster_wire::{AttemptId, DeviceId, Reason, TaskState};
 
@@ -73,7 +73,7 @@ on_both! {
     async fn what_is_no_longer_wanted_is_not_recorded(db) {
         let collection = db.collection(2).await;
         let claimed = db.claim(collection, 2).await;
-        db.store.cancel_collection(collection, "ada", NOW).await.expect("cancelled");
+        db.store.cancel_collection(collection, Cancel::All, "ada", NOW).await.expect("cancelled");
         let outcome = db.store.seal(&[seal(claimed[0].attempt, device(0), Verdict::Complete)]).await.expect("answered");
         assert_eq!(outcome, [StepOutcome::Superseded { state: TaskState::Cancelled, attempt: 1 }]);
         assert!(db.store.bundle(collection.task(0)).await.expect("a read").is_none());

@@ -1,6 +1,6 @@
 //! Lists: filters and pages.
 
-use muster_store::{CollectionFilter, TaskFilter};
+use muster_store::{Cancel, CollectionFilter, TaskFilter};
 use muster_wire::http::{CollectionRequest, CollectionState};
 use muster_wire::{Reason, TaskState};
 
@@ -23,7 +23,7 @@ on_both! {
             tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         }
         db.store.close_finished(NOW).await.expect("closed the empty one");
-        db.store.cancel_collection(ids[1], "ada", NOW).await.expect("cancelled");
+        db.store.cancel_collection(ids[1], Cancel::All, "ada", NOW).await.expect("cancelled");
         let list = async |filter: CollectionFilter| { db.store.collections(&filter).await.expect("a read").into_iter().map(|view| view.id).collect::<Vec<_>>() };
         let all = CollectionFilter { limit: 100, ..CollectionFilter::default() };
         assert_eq!(list(all.clone()).await, [ids[4], ids[3], ids[2], ids[1], ids[0]]);

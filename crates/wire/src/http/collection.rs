@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{Choice, EscalationStep, Missing, Paused, Priority, Retry, Rollout, Target, TargetView, Verdict, Window};
+use super::{Choice, EscalationStep, Missing, PaceView, Paused, Priority, Retry, Rollout, Target, TargetView, Verdict, Window};
 use crate::method::request::{ContentType, Encoding, LogItem};
 use crate::{AttemptId, CollectionId, DeviceId, Reason, TaskId, TaskState};
 
@@ -251,6 +251,9 @@ pub struct CollectionView {
     /// How it is paced.
     #[serde(default)]
     pub rollout: Rollout,
+    /// How far and how fast it is now, if it has limits of its own.
+    #[serde(default)]
+    pub pace: Option<PaceView>,
     /// Why it asks nobody at present, if somebody or something paused it.
     #[serde(default)]
     pub paused: Option<Paused>,

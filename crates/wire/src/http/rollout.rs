@@ -17,6 +17,9 @@ pub const MAX_ABORT_RULES: usize = 10;
 /// Most waits in a schedule of retries.
 pub const MAX_RETRY_WAITS: usize = 20;
 
+/// Who pauses a collection when it is its own rollout.
+pub const PAUSED_BY_ROLLOUT: &str = "rollout";
+
 /// How a collection is paced. All members hold at the same time, over all controllers.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -169,6 +172,38 @@ pub struct Retry {
     pub waits_seconds: Vec<u64>,
 }
 
+/// Pauses a collection.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Pause {
+    /// Why, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// Cancels a collection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Cancel {
+    /// Only what is queued: what is with a device may end, and is not tried again.
+    #[serde(default)]
+    pub queued_only: bool,
+}
+
+/// How far and how fast a paced collection is now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct PaceView {
+    /// Devices asked per minute, the ramp included.
+    #[serde(default)]
+    pub per_minute: Option<f64>,
+    /// Most devices asked at the same time, over all controllers.
+    #[serde(default)]
+    pub in_flight: Option<u32>,
+    /// The stage it is in, from 1; one more than there are stages for the rest.
+    #[serde(default)]
+    pub stage: Option<u32>,
+}
+
 /// Why a collection asks nobody at present.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Paused {
@@ -176,7 +211,7 @@ pub struct Paused {
     #[serde(with = "time::serde::rfc3339")]
     #[schema(value_type = String, format = DateTime)]
     pub at: time::OffsetDateTime,
-    /// Who paused it; `rollout` when it paused itself.
+    /// Who paused it; [`PAUSED_BY_ROLLOUT`] when it paused itself.
     pub by: String,
     /// Why; an automatic stop says which number crossed which limit.
     pub why: String,

@@ -19,7 +19,12 @@ pub(crate) fn directory() -> Result<tempfile::TempDir> {
 }
 
 pub(crate) fn pings(in_flight: u32) -> Vec<(&'static str, String)> {
-    vec![("dispatch.in_flight", in_flight.to_string()), ("dispatch.look_first", "120s".to_owned()), ("telemetry.log", "warn".to_owned())]
+    vec![
+        ("dispatch.in_flight", in_flight.to_string()),
+        ("dispatch.reserve_percent", "0".to_owned()),
+        ("dispatch.look_first", "120s".to_owned()),
+        ("telemetry.log", "warn".to_owned()),
+    ]
 }
 
 /// P1–P4, P8, P9: 1,000 connections on a tuned Mosquitto and Postgres, raw and tracked in turn.

@@ -292,6 +292,7 @@ mod tests {
             state: CollectionState::Finished,
             options: CollectionOptions::default(),
             rollout: Rollout::default(),
+            pace: None,
             paused: None,
             window: None,
             standing: false,

@@ -1,0 +1,92 @@
+//! A large collection: a fifth of the devices offline at the start and back during the run, one in twenty faulty, with a ramp, a window and
+//! an abort rule.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use muster_tests::api::bundles_from_all;
+use muster_tests::broker::{Mosquitto, Tuning};
+use muster_tests::controllers::Controllers;
+use muster_tests::postgres::Database;
+use muster_tests::trace::Trace;
+use muster_tests::wait;
+use muster_wire::http::{AbortAction, AbortRule, CollectionState, Ramp, Rate};
+use muster_wire::method::Method;
+
+use crate::fleet::{Fleets, Group};
+use crate::{Findings, Plan};
+
+/// When the devices that were offline come back.
+const AWAY_SHARE: u32 = 4;
+
+pub(crate) async fn run(plan: &Plan) -> Result<Findings> {
+    let directory = tempfile::tempdir()?;
+    let broker = Mosquitto::start(directory.path(), Tuning::Ours).await;
+    let database = Database::create().await;
+    let settings = [("dispatch.look_first", "10s"), ("dispatch.backoff_first", "5s"), ("telemetry.log", "warn")];
+    let controllers = Controllers::start(2, directory.path(), &broker.url(), &database.url, &settings).await;
+    let api = controllers.api(0);
+    let faults = ["liar=2%", "deaf=2%", "truncated_zip=2.25%"];
+    let group = |name, devices, faults| Group { name, devices, bundle_kb: plan.bundle_kb, faults, slow_ms: 0 };
+    let away = plan.devices / 5;
+    let here = Fleets::start(directory.path(), &broker.url(), &group("here", plan.devices - away, &faults));
+    let mut gone = Fleets::start(directory.path(), &broker.url(), &group("away", away, &[]));
+    api.devices_online(plan.devices, Duration::from_secs(900)).await;
+    gone.kill();
+    let offline = || async { plan.devices - api.online().await };
+    wait::until("a fifth to be offline", Duration::from_secs(300), offline, |count| *count >= away).await;
+
+    let mut new = bundles_from_all(60, 2);
+    new.options.in_flight = Some(plan.in_flight);
+    new.options.expires_in_seconds = Some(plan.span.as_secs());
+    let ramp = Ramp { factor: 2.0, every_verified: (plan.devices as u64 / 50).max(1), max_per_minute: Some(plan.devices as f64 * 4.0) };
+    new.rollout.rate = Some(Rate { per_minute: plan.devices as f64 / 10.0, ramp: Some(ramp) });
+    new.rollout.abort = vec![AbortRule { reasons: Vec::new(), percent: 15.0, minimum_done: 100, action: AbortAction::Pause }];
+    let began = Instant::now();
+    let id = api.create(&new).await.id;
+    let (mut samples, mut wrong, mut most_out, mut back, mut fastest) = (0_u64, 0_u64, 0, None, 0.0_f64);
+    let view = loop {
+        if let Ok(view) = controllers.api(samples as usize % controllers.count()).collection(id).await {
+            samples += 1;
+            wrong += u64::from(view.counters.sum() != view.counters.targeted);
+            most_out = most_out.max(view.counters.dispatched + view.counters.accepted);
+            fastest = fastest.max(view.pace.and_then(|pace| pace.per_minute).unwrap_or_default());
+            if samples.is_multiple_of(20) {
+                eprintln!("{:>4} s: {:?}", began.elapsed().as_secs(), view.counters);
+            }
+            let stuck = view.paused.is_some() || began.elapsed() > plan.span + Duration::from_secs(60);
+            if view.state != CollectionState::Running || stuck {
+                break view;
+            }
+        }
+        if back.is_none() && began.elapsed() >= plan.span / AWAY_SHARE {
+            back = Some(Fleets::start(directory.path(), &broker.url(), &group("away", away, &[])));
+            eprintln!("{:>4} s: the devices that were offline come back", began.elapsed().as_secs());
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    };
+    let took = began.elapsed();
+    let traces: Vec<_> = here.traces.iter().chain(&gone.traces).cloned().collect();
+    let trace = Trace::read(&traces, Method::UploadSupportBundle);
+    let counters = view.counters;
+    let mut findings = Findings::default();
+    findings.note("devices / offline at the start", format!("{} / {away}", plan.devices));
+    findings.check("took", format!("{:.0} s", took.as_secs_f64()), format!("the expiry, {} s", plan.span.as_secs()), took <= plan.span);
+    findings.check("tasks that are final", counters.done(), counters.targeted, counters.done() == counters.targeted);
+    findings.note(
+        "verified / failed / refused / expired",
+        format!("{} / {} / {} / {}", counters.verified, counters.failed, counters.refused, counters.expired),
+    );
+    for (reason, count) in &view.reasons {
+        findings.note(&format!("  {reason}"), count);
+    }
+    findings.check("paused itself", view.paused.as_ref().map_or("no", |paused| paused.why.as_str()), "no", view.paused.is_none());
+    findings.check("samples whose counters do not add up", wrong, format!("0 of {samples}"), wrong == 0);
+    findings.check("most in flight, by the counters", most_out, format!("<= {}", plan.in_flight), most_out <= u64::from(plan.in_flight));
+    findings.note("most at once at the devices, deaf ones included", trace.most_at_once());
+    findings.note("rate at the end of the ramp", format!("{fastest:.0}/min"));
+    findings.note("memory of a controller at its peak", format!("{} MB", controllers.peak_rss_kib(0) / 1024));
+    drop((controllers, here, gone, back));
+    database.drop_now().await;
+    Ok(findings)
+}

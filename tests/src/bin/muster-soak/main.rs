@@ -1,0 +1,109 @@
+//! `muster-soak`: long runs of the whole system with several controllers, a large fleet and things that die, each measured at the devices.
+//! It prints a table and ends with 1 when a row is not as it should be. Sizes are flags; small ones prove that it works.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints a table")]
+
+mod controllers;
+mod fleet;
+mod large;
+mod priority;
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+/// What to run, and how large.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    run: String,
+    pub(crate) devices: usize,
+    pub(crate) span: Duration,
+    pub(crate) rate: f64,
+    pub(crate) in_flight: u32,
+    pub(crate) requests: usize,
+    pub(crate) bundle_kb: usize,
+}
+
+const USAGE: &str = "\
+Usage: muster-soak RUN [--devices N] [--seconds S] [--rate N] [--in-flight N] [--requests N] [--bundle-kb N]
+
+Runs:
+  controllers  three controllers, one killed every 10 s, the broker restarted twice; limits measured at the devices
+  priority     one-device requests while a large collection runs, beside the same on an idle system
+  large        a large collection: 20 % offline at the start, 5 % faulty, ramp, window, abort rule; counters at every sample
+
+Examples:
+  muster-soak controllers --devices 2400 --seconds 120 --rate 1200 --in-flight 60
+  muster-soak priority --devices 50000 --requests 300
+  muster-soak large --devices 50000 --in-flight 2000 --seconds 1800";
+
+impl Plan {
+    fn from_arguments() -> Self {
+        let mut arguments = std::env::args().skip(1);
+        let run = arguments.next().unwrap_or_default();
+        let mut plan =
+            Self { run, devices: 2400, span: Duration::from_secs(120), rate: 1200.0, in_flight: 60, requests: 300, bundle_kb: 4 };
+        while let Some(argument) = arguments.next() {
+            let number = arguments.next().and_then(|n| n.parse::<usize>().ok()).unwrap_or_else(|| usage(&argument));
+            match argument.as_str() {
+                "--devices" => plan.devices = number.max(10),
+                "--seconds" => plan.span = Duration::from_secs(number as u64),
+                "--rate" => plan.rate = number.max(1) as f64,
+                "--in-flight" => plan.in_flight = u32::try_from(number).unwrap_or(u32::MAX).max(1),
+                "--requests" => plan.requests = number.max(1),
+                "--bundle-kb" => plan.bundle_kb = number,
+                _ => usage(&argument),
+            }
+        }
+        plan
+    }
+}
+
+fn usage(argument: &str) -> ! {
+    eprintln!("muster-soak: {argument:?} is not understood.\n{USAGE}");
+    std::process::exit(2);
+}
+
+/// The table: what was measured, what is allowed, and whether that holds.
+#[derive(Debug, Default)]
+pub(crate) struct Findings(Vec<(String, String, String, bool)>);
+
+impl Findings {
+    /// A figure without a bound.
+    pub(crate) fn note(&mut self, what: &str, measured: impl ToString) {
+        self.0.push((what.to_owned(), measured.to_string(), String::new(), true));
+    }
+
+    /// A figure and what it has to be.
+    pub(crate) fn check(&mut self, what: &str, measured: impl ToString, allowed: impl ToString, holds: bool) {
+        self.0.push((what.to_owned(), measured.to_string(), allowed.to_string(), holds));
+    }
+
+    fn print(&self) -> bool {
+        let width =
+            |pick: fn(&(String, String, String, bool)) -> &String| self.0.iter().map(|row| pick(row).chars().count()).max().unwrap_or(0);
+        let (a, b, c) = (width(|row| &row.0), width(|row| &row.1), width(|row| &row.2));
+        for (what, measured, allowed, holds) in &self.0 {
+            println!("{what:<a$}  {measured:>b$}  {allowed:<c$}  {}", if *holds { "" } else { "NOT AS IT SHOULD BE" });
+        }
+        self.0.iter().all(|(_, _, _, holds)| *holds)
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let plan = Plan::from_arguments();
+    let findings = match plan.run.as_str() {
+        "controllers" => controllers::run(&plan).await?,
+        "priority" => priority::run(&plan).await?,
+        "large" => large::run(&plan).await?,
+        "--help" | "-h" => {
+            println!("{USAGE}");
+            return Ok(());
+        }
+        other => usage(other),
+    };
+    if !findings.print() {
+        std::process::exit(1);
+    }
+    Ok(())
+}

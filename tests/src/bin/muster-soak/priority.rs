@@ -1,0 +1,81 @@
+//! One-device requests while a large collection runs, beside the same on an idle system.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use muster_tests::api::{Api, collection, devices};
+use muster_tests::broker::{Mosquitto, Tuning};
+use muster_tests::controllers::Controllers;
+use muster_tests::postgres::Database;
+use muster_wire::http::{CollectionRequest, CollectionState, Priority, Target};
+
+use crate::fleet::{Fleets, Group};
+use crate::{Findings, Plan};
+
+/// Between two looks at a request.
+const LOOK_EVERY: Duration = Duration::from_millis(4);
+/// Devices that are asked one at a time; apart from the many, or they would be busy.
+const SINGLES: usize = 20;
+
+pub(crate) async fn run(plan: &Plan) -> Result<Findings> {
+    let directory = tempfile::tempdir()?;
+    let broker = Mosquitto::start(directory.path(), Tuning::Ours).await;
+    let database = Database::create().await;
+    let controllers = Controllers::start(1, directory.path(), &broker.url(), &database.url, &[("telemetry.log", "warn")]).await;
+    let api = controllers.api(0);
+    let many = Group { name: "many", devices: plan.devices, bundle_kb: plan.bundle_kb, faults: &[], slow_ms: 0 };
+    let many = Fleets::start(directory.path(), &broker.url(), &many);
+    let single = Group { name: "single", devices: SINGLES, bundle_kb: plan.bundle_kb, faults: &[], slow_ms: 0 };
+    let single = Fleets::start(directory.path(), &broker.url(), &single);
+    api.devices_online(many.devices + single.devices, Duration::from_secs(600)).await;
+
+    let mut findings = Findings::default();
+    findings.note("devices of the large collection", plan.devices);
+    let idle = measure(api, plan.requests, Priority::High).await?;
+    let mut new = collection(CollectionRequest::Bundle { since: None, edge_runtime_only: false }, Target::All {}, 600, 3);
+    new.options.priority = Some(Priority::Low);
+    new.options.expires_in_seconds = Some(24 * 3600);
+    let id = api.create(&new).await.id;
+    let before = api.collection(id).await.map_err(anyhow::Error::msg)?;
+    let high = measure(api, plan.requests, Priority::High).await?;
+    let normal = measure(api, plan.requests, Priority::Normal).await?;
+    let after = api.collection(id).await.map_err(anyhow::Error::msg)?;
+    let state = |view: &muster_wire::http::CollectionView| format!("{} of {} done", view.counters.done(), view.counters.targeted);
+    findings.note("the large collection when measuring began", state(&before));
+    findings.check("and when it ended", state(&after), "still running", after.state == CollectionState::Running);
+    for (what, times) in [("idle", &idle), ("high, beside the large one", &high), ("normal, beside the large one", &normal)] {
+        findings.note(&format!("{what}: median"), format!("{:.0} ms", at(times, 0.5)));
+        findings.note(&format!("{what}: 99th percentile"), format!("{:.0} ms", at(times, 0.99)));
+    }
+    drop((controllers, many, single));
+    database.drop_now().await;
+    Ok(findings)
+}
+
+/// The time of one request after the other, each for one device, in milliseconds, sorted.
+async fn measure(api: &Api, requests: usize, priority: Priority) -> Result<Vec<f64>> {
+    let mut times = Vec::with_capacity(requests);
+    for number in 0..requests {
+        let device = format!("single-1-{:04}", number % SINGLES + 1);
+        let mut new = collection(CollectionRequest::Ping {}, devices(&[&device]), 60, 1);
+        new.options.priority = Some(priority);
+        let began = Instant::now();
+        let id = api.create(&new).await.id;
+        loop {
+            let view = api.collection(id).await.map_err(anyhow::Error::msg)?;
+            if view.counters.done() == view.counters.targeted {
+                ensure!(view.counters.verified == 1, "{device} did not answer: {:?}", view.reasons);
+                break;
+            }
+            ensure!(began.elapsed() < Duration::from_secs(60), "{device} did not answer within a minute");
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        times.push(began.elapsed().as_secs_f64() * 1000.0);
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times)
+}
+
+fn at(sorted: &[f64], share: f64) -> f64 {
+    sorted.get(((sorted.len() as f64 * share) as usize).min(sorted.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
+}
