@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::parser::ValueSource;
 use clap::{Arg, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
-use crate::commands::{bundles, collect, collections, completions, demo, devices, logs, operate, serve};
+use crate::commands::{bundles, collect, collections, completions, demo, devices, logs, operate, schedules, serve};
 use crate::present::Form;
 
 /// Address a controller listens on when nobody says otherwise.
@@ -93,11 +93,12 @@ pub(crate) enum Command {
     CheckConfig(operate::CheckConfigArgs),
     Doctor(operate::DoctorArgs),
     Openapi(operate::OpenapiArgs),
-    Collect(collect::CollectArgs),
+    Collect(Box<collect::CollectArgs>),
     Logs(logs::LogsArgs),
     Collections(collections::CollectionsArgs),
     Devices(devices::DevicesArgs),
     Bundles(bundles::BundlesArgs),
+    Schedules(schedules::SchedulesArgs),
     Completions(completions::CompletionsArgs),
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod demo;
 pub(crate) mod devices;
 pub(crate) mod logs;
 pub(crate) mod operate;
+pub(crate) mod schedules;
 pub(crate) mod serve;
 
 use crate::args::{Cli, Command};
@@ -26,11 +27,12 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::CheckConfig(args) => operate::check_config(args, &mut out),
         Command::Doctor(args) => operate::doctor(args, &mut out).await,
         Command::Openapi(_) => operate::openapi(&mut out),
-        Command::Collect(args) => collect::run(args, &client()?, &mut out).await,
+        Command::Collect(args) => collect::run(*args, &client()?, &mut out).await,
         Command::Logs(args) => logs::run(args, &client()?, &mut out).await,
         Command::Collections(args) => collections::run(args, &client()?, &mut out).await,
         Command::Devices(args) => devices::run(args, &client()?, &mut out).await,
         Command::Bundles(args) => bundles::run(args, &client()?, &mut out).await,
+        Command::Schedules(args) => schedules::run(args, &client()?, &mut out).await,
         Command::Completions(args) => completions::run(&args, &mut out),
     }?;
     out.flush()?;

@@ -18,13 +18,18 @@
 //! * `look` and `judge`: the inbox is the evidence; whoever moves a task to `uploaded` judges it.
 //! * `scan`: reads the database at intervals; every loop is poked *and* runs on a timer, with one path for the happy case and for recovery.
 //! * `apply`: the one writer.
+//! * `growth` and `matching`: who joins a standing collection, and whose answer gives reason for the next step.
+//! * `clock`: log windows as the clock of a device shows them.
 //!
 //! All state that matters is in the database. What is held in memory (room in the window, open polls, sweep cursors) only paces.
 
 mod apply;
+mod clock;
+mod growth;
 mod inbound;
 mod judge;
 mod look;
+mod matching;
 mod message;
 mod options;
 mod outbound;
@@ -51,6 +56,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use apply::{Applier, Writer};
+use growth::Growth;
 use inbound::Inbound;
 use look::{Looker, Looks};
 use outbound::Outbound;
@@ -160,11 +166,13 @@ impl Dispatch {
             session,
             applier,
             works: works.clone(),
+            looks: looks.clone(),
             window: window.clone(),
             wake: wake.clone(),
             sent: counters.sent.clone(),
         };
-        let scan = Scan { store, options, works, window, looks, wake, scanned: counters.scanned.clone() };
+        let growth = Growth::new(store.clone());
+        let scan = Scan { store, growth, options, works, window, looks, wake, scanned: counters.scanned.clone() };
 
         let (loop_stage, writer_stage, session_stage) = (Stage::new(), Stage::new(), Stage::new());
         session_stage.spawn(session::run(driver, session_stage.stop.clone()));

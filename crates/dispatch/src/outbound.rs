@@ -20,8 +20,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::DispatchOptions;
 use crate::apply::{Applier, Change, Then};
+use crate::clock;
 use crate::inbound::step;
-use crate::look::window;
+use crate::look::{Looks, window};
 use crate::request::{self, Addressed};
 use crate::session::Session;
 use crate::wake::Wake;
@@ -43,6 +44,7 @@ pub(crate) struct Outbound {
     pub(crate) session: Session,
     pub(crate) applier: Applier,
     pub(crate) works: Arc<OpenWorks>,
+    pub(crate) looks: Looks,
     pub(crate) window: Arc<Window>,
     pub(crate) wake: Wake,
     pub(crate) sent: Arc<Sent>,
@@ -77,7 +79,7 @@ impl Outbound {
         for work in works {
             let room = self.window.room(work.id, work.in_flight, self.options.in_flight).min(self.options.claim_batch);
             let now = OffsetDateTime::now_utc();
-            if room == 0 || work.expires_at - now < MIN_ATTEMPT {
+            if room == 0 || work.expires_at - now < MIN_ATTEMPT || !work.may_ask(now) {
                 continue;
             }
             let look = self.options.look_first.mul_f64(1.0 + 0.2 * rand::random::<f64>());
@@ -116,15 +118,23 @@ impl Outbound {
     }
 
     async fn send(&self, work: &Arc<OpenWork>, tasks: Vec<ClaimedTask>, now: OffsetDateTime) {
+        // What may have come late of the attempt before counts no longer.
+        for task in tasks.iter().filter(|task| work.uploads() && task.attempt.number() > 1) {
+            self.looks.close(task.attempt.task().attempt(task.attempt.number() - 1));
+        }
         let (tasks, unsupported): (Vec<_>, Vec<_>) = tasks.into_iter().partition(|task| task.method_listed != Some(false));
         for task in unsupported {
             let detail = format!("its birth message does not list {}", work.method.as_str());
             self.give_up(work, &task, TaskState::Refused, Reason::MethodUnsupported, detail).await;
         }
         if !work.uploads() {
-            let payload = request::payload(work, None);
+            let payload = request::payload(work, None, None);
             for task in tasks {
-                self.publish(work, &task, now, payload.clone()).await;
+                let payload = match clock::shift(task.clock_skew_ms) {
+                    None => payload.clone(),
+                    Some(_) => request::payload(work, None, task.clock_skew_ms),
+                };
+                self.publish(work, &task, now, payload).await;
             }
             return;
         }
@@ -140,7 +150,10 @@ impl Outbound {
             }
             let Some((opened, task)) = opening.next().await else { return };
             match opened {
-                Ok(grant) => self.publish(work, &task, now, request::payload(work, Some(grant.url().expose_secret()))).await,
+                Ok(grant) => {
+                    let payload = request::payload(work, Some(grant.url().expose_secret()), task.clock_skew_ms);
+                    self.publish(work, &task, now, payload).await;
+                }
                 Err(error) => {
                     tracing::warn!(attempt = %task.attempt, error = &error as &dyn std::error::Error, "could not open an inbox; the task is put back");
                     self.put_back(work, &task, now).await;
@@ -165,10 +178,10 @@ impl Outbound {
     async fn put_back(&self, work: &OpenWork, task: &ClaimedTask, now: OffsetDateTime) {
         self.sent.put_back.fetch_add(1, Ordering::Relaxed);
         let detail = "no inbox could be opened for the upload".to_owned();
-        if task.attempt.number() >= work.max_attempts {
+        if task.attempt.number() >= work.max_attempts || !work.retry_reasons.contains(Reason::LandingUnavailable) {
             return self.give_up(work, task, TaskState::Failed, Reason::LandingUnavailable, detail).await;
         }
-        let wait = muster_domain::backoff::delay(&self.options.schedule, u32::from(task.attempt.number()), rand::random());
+        let wait = work.retry_wait(&self.options, task.attempt.number());
         let step = Step {
             reason: Some(Reason::LandingUnavailable),
             detail: Some(detail),

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::DispatchOptions;
+use crate::growth::Growth;
 use crate::look::{Job, Looks};
 use crate::wake::Wake;
 use crate::window::Window;
@@ -35,6 +36,7 @@ pub(crate) struct Scanned {
 
 pub(crate) struct Scan {
     pub(crate) store: Store,
+    pub(crate) growth: Growth,
     pub(crate) options: Arc<DispatchOptions>,
     pub(crate) works: Arc<OpenWorks>,
     pub(crate) window: Arc<Window>,
@@ -77,6 +79,7 @@ impl Scan {
         for work in self.works.all() {
             self.scan_collection(&work, now).await?;
         }
+        self.growth.grow(&self.works.all(), now).await?;
         let finished = self.store.close_finished(now).await?;
         if !finished.is_empty() {
             self.scanned.finished.fetch_add(finished.len() as u64, Ordering::Relaxed);
@@ -111,7 +114,8 @@ impl Scan {
 
     /// Reads the open collections anew.
     async fn refresh(&self) -> Result<(), StoreError> {
-        let works = self.store.open_collections().await?.into_iter().map(OpenWork::new).collect();
+        let now = OffsetDateTime::now_utc();
+        let works = self.store.open_collections().await?.into_iter().map(|row| OpenWork::new(row, now)).collect();
         self.works.replace(works);
         Ok(())
     }

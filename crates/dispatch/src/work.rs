@@ -6,12 +6,16 @@ use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use muster_domain::calendar::{OpenTimes, Opening};
 use muster_domain::event::Work;
+use muster_domain::retry::{self, Reasons};
 use muster_store::Collection;
 use muster_wire::CollectionId;
-use muster_wire::http::CollectionRequest;
+use muster_wire::http::{CollectionRequest, Retry, TargetView};
 use muster_wire::method::name::Method;
 use time::OffsetDateTime;
+
+use crate::DispatchOptions;
 
 /// One open collection.
 #[derive(Debug)]
@@ -25,6 +29,46 @@ pub(crate) struct OpenWork {
     pub(crate) max_attempts: u8,
     pub(crate) in_flight: u32,
     pub(crate) expires_at: OffsetDateTime,
+    pub(crate) retry_reasons: Reasons,
+    /// Who gets the next step; `None` when there is none.
+    pub(crate) next_step: Option<NextStep>,
+    /// The collection with the first step, when this one has steps or is one.
+    pub(crate) first_step: Option<CollectionId>,
+    /// What devices have to meet to join, when it is standing.
+    pub(crate) standing: Option<TargetView>,
+    retry: Option<Retry>,
+    window: Asking,
+}
+
+/// Who gets the next step of an escalation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NextStep {
+    /// Every device that was verified.
+    Everyone,
+    /// Devices with a line that matches this pattern.
+    Matching(String),
+}
+
+/// When devices may be asked.
+#[derive(Debug)]
+enum Asking {
+    Always,
+    /// The opening that was current, or next, when the collection was read; it is read anew at every scan.
+    Within(Opening),
+    Never,
+}
+
+impl Asking {
+    fn new(row: &Collection, now: OffsetDateTime) -> Self {
+        let Some(window) = &row.window else { return Self::Always };
+        match OpenTimes::parse(window) {
+            Ok(times) => times.opening(now).map_or(Self::Never, Self::Within),
+            Err(error) => {
+                tracing::error!(collection = %row.id, %error, "the window of a collection cannot be read; it asks nobody");
+                Self::Never
+            }
+        }
+    }
 }
 
 impl OpenWork {
@@ -38,14 +82,36 @@ impl OpenWork {
         self.work == Work::UploadOne
     }
 
-    pub(crate) fn new(row: Collection) -> Self {
+    /// Devices may be asked now: there is no window, or it is open.
+    pub(crate) fn may_ask(&self, now: OffsetDateTime) -> bool {
+        match &self.window {
+            Asking::Always => true,
+            Asking::Within(opening) => opening.contains(now),
+            Asking::Never => false,
+        }
+    }
+
+    /// The wait after an attempt that failed.
+    pub(crate) fn retry_wait(&self, options: &DispatchOptions, attempt: u8) -> Duration {
+        retry::wait(self.retry.as_ref(), &options.schedule, attempt, rand::random())
+    }
+
+    pub(crate) fn new(row: Collection, now: OffsetDateTime) -> Self {
         let (work, method) = match &row.request {
             CollectionRequest::Bundle { .. } => (Work::UploadOne, Method::UploadSupportBundle),
             CollectionRequest::UploadLogs { .. } => (Work::UploadMany, Method::UploadModuleLogs),
             CollectionRequest::Logs { .. } => (Work::Answer, Method::GetModuleLogs),
             CollectionRequest::Ping {} => (Work::Ping, Method::Ping),
         };
+        let next_step = (!row.steps.is_empty()).then(|| row.when_matches.clone().map_or(NextStep::Everyone, NextStep::Matching));
+        let first_step = row.step_of.map(|of| of.collection).or_else(|| (!row.steps.is_empty()).then_some(row.id));
         Self {
+            next_step,
+            first_step,
+            standing: row.standing.then_some(row.target.clone()),
+            window: Asking::new(&row, now),
+            retry_reasons: retry::reasons(row.retry.as_ref()),
+            retry: row.retry,
             id: row.id,
             request: row.request,
             case: row.case,

@@ -6,8 +6,10 @@
 //! * **task**: one row per collection and device, the state machine. It moves only by updates that name the states it may come from
 //!   ([`muster_domain::task::sources`]), and only for the attempt and device they speak of.
 //! * **attempt**: attempts that ended and were followed by another. The current one is part of its task.
+//!   Standing collections and deeper steps grow: their tasks and the number of them are one write ([`Store::append_tasks`]).
 //! * **device**: the registry, as births, wills and answers tell it. **device_slot**: which device is at work on which bundle, and until when.
 //! * **bundle**: what was sealed; written in the transaction that makes its task verified.
+//! * **schedule**, **schedule_run**: collections that are made again and again, and what became of each run.
 //! * **collection_event**: what people did to a collection.
 //!
 //! Not durable: which messages are on their way. A task says `dispatched` before its request leaves; whatever is lost after that runs into
@@ -24,6 +26,7 @@
 //! A step that does not apply is an answer ([`StepOutcome`]), not an error. An error is a database that cannot be asked
 //! ([`StoreError::is_transient`]), a row that makes no sense, or a caller that broke a rule.
 
+mod append;
 mod apply;
 mod bundles;
 mod claim;
@@ -42,10 +45,12 @@ mod lifecycle;
 mod presence;
 mod recover;
 mod rerun;
+mod schedules;
 mod seal;
 mod tasks;
 mod text;
 
+pub use append::MAX_APPEND;
 pub use apply::{MAX_STEPS, Step, StepOutcome};
 pub use bundles::{BundleFilter, BundleRecord};
 pub use claim::{ClaimBatch, ClaimRequest, ClaimedTask, MAX_CLAIM};
@@ -61,6 +66,7 @@ pub use lifecycle::Cancelled;
 pub use presence::{Birth, MAX_PRESENCE_BATCH};
 pub use recover::{OpenTask, OpenTasks, TakeRequest};
 pub use rerun::{RERUN_BY_DEFAULT, Reran, Rerun};
+pub use schedules::{RUN_LEASE, Schedule, ScheduleMade, Take};
 pub use seal::Seal;
 pub use tasks::TaskFilter;
 pub use text::{MAX_CORRELATION_ID_CHARS, MAX_DETAIL_CHARS};
