@@ -179,7 +179,7 @@ struct WhenArgs {
     /// Repeat only attempts that ended for this reason; repeatable
     #[arg(long, value_name = "REASON", value_delimiter = ',')]
     retry_reason: Vec<Reason>,
-    /// Also take devices that meet the target later, until the collection expires
+    /// Also take devices that meet the target later, until the collection expires; --wait waits as long
     #[arg(long, conflicts_with_all = ["device", "devices"])]
     standing: bool,
 }

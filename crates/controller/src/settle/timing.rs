@@ -4,8 +4,8 @@ use muster_domain::backoff::MAX_WAIT_SECONDS;
 use muster_domain::calendar::{InvalidCalendar, OpenTimes};
 use muster_domain::retry;
 use muster_wire::http::{
-    CollectionRequest, EscalationStep, MAX_RETRY_WAITS, MAX_STEPS, MAX_WINDOW_SECONDS, MIN_WINDOW_SECONDS, NewCollection, Retry, Target,
-    Window,
+    Choice, CollectionRequest, EscalationStep, MAX_RETRY_WAITS, MAX_STEPS, MAX_WINDOW_SECONDS, MIN_WINDOW_SECONDS, NewCollection, Retry,
+    Target, Window,
 };
 use muster_wire::method::pattern;
 use time::OffsetDateTime;
@@ -76,10 +76,16 @@ pub(super) fn attempts(retry: Option<&Retry>, default: u8) -> u8 {
     }
 }
 
-/// A list of devices never grows.
+/// A list of devices never grows, and who joins later was not there when a share was drawn.
 pub(super) fn check_standing(faults: &mut Faults, new: &NewCollection) {
     if new.standing && matches!(new.target, Target::Devices { .. }) {
         faults.add("standing", "needs a target that can grow: a condition, or all; a list of devices stays as it is");
+    }
+    if new.standing && new.choice != Choice::default() {
+        faults.add(
+            "choice",
+            "cannot be used for a standing collection: everybody who meets the target later joins; put it into the condition",
+        );
     }
 }
 

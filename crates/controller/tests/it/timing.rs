@@ -102,6 +102,8 @@ async fn what_cannot_be_timed_is_refused_by_name() {
     let list = json!({ "kind": "devices", "devices": ["press-1"] });
     let standing = with(with(ping_all(), "standing", json!(true)), "target", list);
     assert!(refused(standing).await[0].starts_with("standing needs a target that can grow"));
+    let some = with(with(ping_all(), "standing", json!(true)), "choice", json!({ "limit": 5 }));
+    assert!(refused(some).await[0].starts_with("choice cannot be used for a standing collection"));
     let steps = async |steps: Value| refused(with(ping_all(), "steps", steps)).await;
     let bundle = || json!({ "request": { "kind": "bundle", "since": "1h" } });
     assert_eq!(steps(json!(vec![bundle(); 5])).await, [""; 0]);
@@ -366,6 +368,32 @@ async fn a_schedule_makes_collections_on_sqlite() {
 async fn a_schedule_makes_collections_on_postgres() {
     let database = Postgres::create();
     a_schedule_runs(&[("database.url", &database.url)]).await;
+}
+
+/// Two controllers on one database: each run makes one collection, whoever begins it.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_controllers_run_a_schedule_once() {
+    let database = Postgres::create();
+    let flags: &[(&str, &str)] = &[("database.url", &database.url)];
+    let (one, other) = (Served::start(flags).await.ready().await, Served::start(flags).await.ready().await);
+    let often = with(schedule("often", "* * * * * *"), "overlap", json!("allow"));
+    let often = with(often, "collection", with(ping_all(), "standing", json!(true)));
+    assert_eq!(one.api.post(SCHEDULES, &often).await.status, 201);
+    let ten_made = || async { runs(&other, "often").await.iter().filter(|run| run["outcome"] == "made").count() >= 10 };
+    until("ten runs", ten_made).await;
+    assert_eq!(one.api.post(&format!("{SCHEDULES}/often/pause"), &json!({})).await.status, 200);
+    until("the last to end", || async { runs(&one, "often").await.iter().all(|run| run["outcome"] != "begun") }).await;
+    let all = runs(&one, "often").await;
+    let made: Vec<_> = all.iter().filter_map(|run| run["collection"].as_str()).collect();
+    let listed: Value = one.api.get_json(&format!("{COLLECTIONS}?created_by=schedule%20often&limit=1000")).await;
+    let mut collections: Vec<_> = listed["items"].as_array().unwrap().iter().map(|view| view["id"].as_str().unwrap()).collect();
+    let mut of_runs = made.clone();
+    of_runs.sort_unstable();
+    collections.sort_unstable();
+    assert_eq!(of_runs, collections, "as many as runs, and each of one run");
+    assert!(all.iter().all(|run| run["outcome"] == "made" || run["outcome"] == "paused"), "none was missed: {all:?}");
+    one.controller.stop().await;
+    other.controller.stop().await;
 }
 
 /// What is refused when it is due, and what is left out because the one before is open, is on record with its reason.
