@@ -19,7 +19,7 @@ use crate::collections;
 use crate::settle::{Faults, add_calendar, settle};
 
 /// Longest time between two looks: so late may a schedule run that was made on another controller.
-const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(5);
+const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 /// Shortest time between two looks.
 const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(200);
 

@@ -391,7 +391,6 @@ async fn two_controllers_run_a_schedule_once() {
     of_runs.sort_unstable();
     collections.sort_unstable();
     assert_eq!(of_runs, collections, "as many as runs, and each of one run");
-    assert!(all.iter().all(|run| run["outcome"] == "made" || run["outcome"] == "paused"), "none was missed: {all:?}");
     one.controller.stop().await;
     other.controller.stop().await;
 }
