@@ -96,6 +96,20 @@ pub(crate) async fn find(api: &Api, name: &str) -> ApiResult<Schedule> {
     })
 }
 
+/// A page of schedules, sorted by name, each with its last run.
+pub(crate) async fn list(api: &Api, after: Option<&str>, limit: usize) -> ApiResult<Vec<ScheduleView>> {
+    let all = api.store.schedules().await?;
+    let mut last_runs = api.store.last_runs().await?;
+    let now = OffsetDateTime::now_utc();
+    let wanted = all.into_iter().filter(|schedule| after.is_none_or(|after| schedule.new.name.as_str() > after)).take(limit);
+    Ok(wanted
+        .map(|schedule| {
+            let last_run = last_runs.remove(&schedule.id);
+            view(schedule, last_run, now)
+        })
+        .collect())
+}
+
 /// A schedule as it is shown, with its last run.
 pub(crate) async fn show(api: &Api, schedule: Schedule) -> ApiResult<ScheduleView> {
     let last = api.store.schedule_runs(schedule.id, None, 1).await?.pop();

@@ -1,6 +1,7 @@
 //! Schedules, and the record of their runs. A due run is taken by one update that names the time it was due, so of several controllers one
 //! begins it; what that one does not finish, because it died, another finishes.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use muster_wire::CollectionId;
@@ -307,6 +308,22 @@ impl Store {
             let values =
                 [Value::Id(schedule), Value::Number(before.map_or(i64::MAX, to_ms)), Value::Number(i64::from(limit.min(MAX_PAGE)))];
             self.reader().await?.fetch(&sql, &values, None).await?.iter().map(schedule_run).collect()
+        })
+        .await
+    }
+
+    /// The last run of each schedule that has one.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn last_runs(&self) -> Result<HashMap<Uuid, ScheduleRun>, StoreError> {
+        let sql = format!(
+            "SELECT {RUN_COLUMNS}, schedule_id FROM schedule_run WHERE (schedule_id, due) IN \
+             (SELECT s.id, (SELECT max(r.due) FROM schedule_run r WHERE r.schedule_id = s.id) FROM schedule s)"
+        );
+        run("reading the runs of schedules", || async {
+            let rows = self.reader().await?.fetch(&sql, &[], None).await?;
+            rows.iter().map(|row| Ok((row.get(5)?, schedule_run(row)?))).collect()
         })
         .await
     }

@@ -37,12 +37,7 @@ pub(crate) struct ListQuery {
 pub(crate) async fn list(State(api): State<Arc<Api>>, Query(query): Query<ListQuery>) -> ApiResult<Json<Page<ScheduleView>>> {
     let limit = cursor::page_size(query.limit)?;
     let after = cursor::decode::<String>(LIST, query.after.as_deref())?;
-    let all = api.store.schedules().await?;
-    let wanted = all.into_iter().filter(|schedule| after.as_ref().is_none_or(|after| schedule.new.name > *after)).take(limit as usize);
-    let mut items = Vec::new();
-    for schedule in wanted {
-        items.push(schedules::show(&api, schedule).await?);
-    }
+    let items = schedules::list(&api, after.as_deref(), limit as usize).await?;
     Ok(Json(cursor::page(LIST, items, limit, |view| view.name.clone())))
 }
 

@@ -110,6 +110,9 @@ on_both! {
         assert!(!db.store.record_run(made.id, &run(at(kept), RunOutcome::Begun)).await.expect("answered"), "one of each time");
         let all = db.store.schedule_runs(made.id, None, kept).await.expect("a read");
         assert_eq!((all.first().map(|run| run.due), all.last().map(|run| run.due)), (Some(at(kept)), Some(at(1))), "the oldest is gone");
+        db.store.create_schedule(&nightly("never-ran")).await.expect("made");
+        let last = db.store.last_runs().await.expect("a read");
+        assert_eq!(last.into_iter().map(|(id, run)| (id, run.due)).collect::<Vec<_>>(), [(made.id, at(kept))]);
         let page = db.store.schedule_runs(made.id, Some(at(3)), 10).await.expect("a read");
         assert_eq!(page.iter().map(|run| run.due).collect::<Vec<_>>(), [at(2), at(1)]);
         assert!(!db.store.record_run(uuid::Uuid::now_v7(), &run(NOW, RunOutcome::Begun)).await.expect("answered"), "no such schedule");
