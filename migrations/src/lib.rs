@@ -25,6 +25,7 @@ impl MigratorTrait for Migrator {
             Box::new(steps::m20261121_000003_bundles::Migration),
             Box::new(steps::m20261125_000004_registry::Migration),
             Box::new(steps::m20261125_000005_fleet::Migration),
+            Box::new(steps::m20261125_000006_schedules::Migration),
         ]
     }
 }

@@ -5,6 +5,7 @@ pub(crate) mod m20261121_000002_devices;
 pub(crate) mod m20261121_000003_bundles;
 pub(crate) mod m20261125_000004_registry;
 pub(crate) mod m20261125_000005_fleet;
+pub(crate) mod m20261125_000006_schedules;
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::{ConnectionTrait, DbBackend};

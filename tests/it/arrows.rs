@@ -55,6 +55,9 @@ const HOMES: &[(&str, &[&str])] = &[
     ("config", &["muster-controller"]),
     ("indicatif", &["muster-cli"]),
     ("comfy-table", &["muster-cli"]),
+    ("croner", &["muster-domain"]),
+    ("chrono", &["muster-domain"]),
+    ("chrono-tz", &["muster-domain"]),
     ("cargo_metadata", &["muster-tests"]),
 ];
 

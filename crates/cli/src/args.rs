@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::parser::ValueSource;
 use clap::{Arg, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
-use crate::commands::{bundles, collect, collections, completions, demo, devices, logs, operate, serve};
+use crate::commands::{bundles, collect, collections, completions, demo, devices, logs, operate, schedules, serve};
 use crate::present::Form;
 
 /// Address a controller listens on when nobody says otherwise.
@@ -98,6 +98,7 @@ pub(crate) enum Command {
     Collections(collections::CollectionsArgs),
     Devices(devices::DevicesArgs),
     Bundles(bundles::BundlesArgs),
+    Schedules(schedules::SchedulesArgs),
     Completions(completions::CompletionsArgs),
 }
 

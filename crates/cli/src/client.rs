@@ -106,6 +106,12 @@ impl Client {
         }
     }
 
+    /// Deletes a thing.
+    pub(crate) async fn delete(&self, intent: &str, path: &[&str]) -> Result<(), Failure> {
+        let sent = self.http.request(Method::DELETE, self.endpoint(path, &[])).send().await;
+        self.checked(intent, sent).await.map(|_| ())
+    }
+
     /// Opens a stream of bytes.
     pub(crate) async fn open(
         &self,

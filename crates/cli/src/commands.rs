@@ -8,6 +8,7 @@ pub(crate) mod demo;
 pub(crate) mod devices;
 pub(crate) mod logs;
 pub(crate) mod operate;
+pub(crate) mod schedules;
 pub(crate) mod serve;
 
 use crate::args::{Cli, Command};
@@ -31,6 +32,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Collections(args) => collections::run(args, &client()?, &mut out).await,
         Command::Devices(args) => devices::run(args, &client()?, &mut out).await,
         Command::Bundles(args) => bundles::run(args, &client()?, &mut out).await,
+        Command::Schedules(args) => schedules::run(args, &client()?, &mut out).await,
         Command::Completions(args) => completions::run(&args, &mut out),
     }?;
     out.flush()?;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use muster_wire::CollectionId;
-use muster_wire::http::{CollectionState, CollectionView, PAUSED_BY_ROLLOUT};
+use muster_wire::http::{CollectionState, CollectionView, Counters, PAUSED_BY_ROLLOUT};
 use reqwest::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -60,11 +60,13 @@ pub(crate) enum Tell {
     Everything,
 }
 
-/// Whether every task is final, or the collection stopped itself and no device is at work for it: without somebody it does not go on.
+/// Whether every task is final, those of the deeper steps too, or the collection stopped itself and no device is at work for it: without
+/// somebody it does not go on.
 fn is_over(view: &CollectionView) -> bool {
+    let ended = |state, counters: &Counters| state != CollectionState::Running && counters.done() >= counters.targeted;
     let counters = &view.counters;
-    let ended = view.state != CollectionState::Running && counters.done() >= counters.targeted;
-    ended || (stopped_itself(view) && counters.dispatched + counters.accepted + counters.uploaded == 0)
+    (ended(view.state, counters) && view.later_steps.iter().all(|step| ended(step.state, &step.counters)))
+        || (stopped_itself(view) && counters.dispatched + counters.accepted + counters.uploaded == 0)
 }
 
 /// Whether its own rollout stopped it.
@@ -79,7 +81,8 @@ pub(crate) fn exit_code(view: &CollectionView) -> u8 {
         exit::ABORTED
     } else if counters.skipped >= counters.targeted {
         exit::NOTHING_ALLOWED
-    } else if counters.verified == counters.targeted {
+    } else if counters.verified == counters.targeted && view.later_steps.iter().all(|step| step.counters.verified == step.counters.targeted)
+    {
         exit::DONE
     } else {
         exit::SOME_NOT
@@ -247,8 +250,9 @@ fn goes_on(client: &Client, id: CollectionId) -> String {
 
 #[cfg(test)]
 mod tests {
+    use muster_wire::http::StepView;
+
     use super::*;
-    use muster_wire::http::Counters;
 
     #[test]
     fn exit_codes_follow_the_counters() {
@@ -268,6 +272,13 @@ mod tests {
         assert!(!is_over(&view));
         view.counters = Counters { targeted: 2, verified: 1, cancelled: 1, ..Counters::default() };
         assert!(is_over(&view));
+        let counters = Counters { targeted: 1, failed: 1, ..Counters::default() };
+        view.later_steps = vec![StepView { id: view.id, step: 2, kind: "bundle".into(), state: CollectionState::Running, counters }];
+        assert!(!is_over(&view), "a step may still get devices");
+        view.later_steps[0].state = CollectionState::Finished;
+        assert!(is_over(&view));
+        view.counters = Counters { targeted: 2, verified: 2, ..Counters::default() };
+        assert_eq!(exit_code(&view), exit::SOME_NOT, "the step behind it failed");
         view.state = CollectionState::Running;
         assert!(!is_over(&view));
     }

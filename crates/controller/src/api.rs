@@ -11,6 +11,7 @@ mod events;
 pub(crate) mod extract;
 pub(crate) mod guard;
 pub(crate) mod problem;
+mod schedules;
 mod service;
 mod tasks;
 
@@ -78,6 +79,12 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .route("/collections/{id}/cancel", post(collections::cancel))
         .route("/collections/{id}/rerun", post(collections::rerun))
         .route("/collections/{id}/events", get(events::events))
+        .route("/schedules", get(schedules::list).post(schedules::create))
+        .route("/schedules/{id}", get(schedules::show).delete(schedules::delete))
+        .route("/schedules/{id}/pause", post(schedules::pause))
+        .route("/schedules/{id}/resume", post(schedules::resume))
+        .route("/schedules/{id}/run", post(schedules::run_now))
+        .route("/schedules/{id}/runs", get(schedules::runs))
         .route("/tasks/{id}", get(tasks::show))
         .route("/devices", get(devices::list))
         .route("/devices/{id}", get(devices::show))
@@ -210,13 +217,15 @@ impl Modify for Bearer {
     paths(
         collections::list, collections::create, collections::show, collections::pause, collections::resume, collections::cancel,
         collections::rerun, events::events,
-        tasks::list, tasks::show, devices::list, devices::show,
+        schedules::list, schedules::create, schedules::show, schedules::delete, schedules::pause, schedules::resume, schedules::run_now,
+        schedules::runs, tasks::list, tasks::show, devices::list, devices::show,
         bundles::list, bundles::show, bundles::files, bundles::download, bundles::cat, bundles::verify,
         service::status, service::openapi, service::metrics, service::healthz, service::readyz,
     ),
     components(schemas(muster_wire::http::Problem, muster_wire::http::TaskEnded, muster_wire::http::CollectionEnded, muster_wire::http::Counters)),
     tags(
         (name = "collections", description = "Requests to collect"),
+        (name = "schedules", description = "Collections that are made again and again"),
         (name = "devices", description = "The registry"),
         (name = "bundles", description = "What arrived"),
         (name = "service", description = "The service itself"),

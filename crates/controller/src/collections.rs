@@ -4,10 +4,11 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use http::StatusCode;
+use muster_domain::calendar::OpenTimes;
 use muster_store::{Cancelled, Created, Idempotency, KnownDevice, MAX_COLLECTION_TASKS, NewTask, Reran, Resumed};
 use muster_wire::http::{
-    Cancel, CollectionAnswer, CollectionCreated, CollectionView, MAX_EXPIRY_SECONDS, MAX_TEXT_CHARS, MIN_ATTEMPT_TIMEOUT_SECONDS,
-    NewCollection, Pause, Paused, Rerun, Target, TargetView, Touched,
+    Cancel, CollectionAnswer, CollectionCreated, CollectionOptions, CollectionState, CollectionView, MAX_EXPIRY_SECONDS, MAX_TEXT_CHARS,
+    MIN_ATTEMPT_TIMEOUT_SECONDS, NewCollection, Pause, Paused, Rerun, Rollout, StepOf, Target, TargetView, Touched, WindowNow,
 };
 use muster_wire::method::Method;
 use muster_wire::{CollectionId, DeviceId, Reason};
@@ -16,6 +17,7 @@ use time::OffsetDateTime;
 
 use crate::api::problem::{ApiError, ApiResult};
 use crate::api::{Api, collection_not_found};
+use crate::settings::DispatchSettings;
 use crate::settle::{self, settle};
 
 /// Longest `Idempotency-Key`, in characters.
@@ -33,13 +35,14 @@ pub(crate) async fn create(api: &Api, caller: &str, key: Option<String>, new: Ne
     let method = settle::method(&settled.request);
     let (target, tasks) = match new.target {
         Target::Devices { devices } => (TargetView::Devices, named(api, devices, method).await?),
-        Target::All {} => (TargetView::All, all(api, method).await?),
+        Target::All {} => (TargetView::All, all(api, method, new.standing).await?),
         Target::Condition { .. } => unreachable!("settle refuses it"),
     };
     let targeted = tasks.len() as u64;
     let why = "made paused; it begins when somebody resumes it".to_owned();
     let paused = new.rollout.start_paused.then(|| Paused { at: now, by: caller.to_owned(), why });
-    let collection = muster_store::NewCollection {
+    let when_matches = settled.steps.first().and_then(|step| step.when_matches.clone());
+    let mut collection = muster_store::NewCollection {
         id: CollectionId::new(),
         request: settled.request,
         target,
@@ -53,18 +56,20 @@ pub(crate) async fn create(api: &Api, caller: &str, key: Option<String>, new: Ne
         in_flight: settled.in_flight,
         priority: new.options.priority.unwrap_or_default(),
         rollout: new.rollout,
-        retry: new.options.retry,
+        retry: new.options.retry.clone(),
         window: new.window,
         standing: new.standing,
-        steps: new.steps,
+        steps: settled.steps,
         step_of: None,
-        when_matches: None,
+        when_matches,
         paused,
         idempotency,
-        tasks,
+        tasks: Vec::new(),
     };
     let answer = |id, targeted, repeated, warnings| CollectionAnswer { created: CollectionCreated { id, targeted, repeated }, warnings };
-    match api.store.create_collection(&collection).await? {
+    let later = deeper_steps(&collection, &new.options, &api.settings.dispatch);
+    collection.tasks = tasks;
+    match api.store.create_escalation(&collection, &later).await? {
         Created::New => {
             api.dispatch.poke();
             tracing::info!(collection.id = %collection.id, kind = collection.request.kind(), targeted, by = caller, "a collection was made");
@@ -124,11 +129,69 @@ fn collection_ended(id: CollectionId, verb: &str) -> ApiError {
         .next_step("make a new collection, or run its tasks again (muster collections rerun)")
 }
 
-/// Cancels what is not final, or only what is queued.
+/// The collections of the deeper steps: as the first, each with its own request, and without a device yet. Only the first is paced by stages
+/// and limits: a later one gets its devices one by one, as they come out of the step before.
+fn deeper_steps(
+    first: &muster_store::NewCollection,
+    options: &CollectionOptions,
+    defaults: &DispatchSettings,
+) -> Vec<muster_store::NewCollection> {
+    let expires_in = Duration::try_from(first.expires_at - first.created_at).unwrap_or_default();
+    (first.steps.iter().enumerate())
+        .map(|(index, step)| {
+            let behind = &first.steps[index + 1..];
+            let usual = settle::usual_timeout(settle::method(&step.request), defaults).min(expires_in);
+            muster_store::NewCollection {
+                id: CollectionId::new(),
+                request: step.request.clone(),
+                attempt_timeout: options.attempt_timeout_seconds.map_or(usual, Duration::from_secs),
+                rollout: Rollout::default(),
+                standing: false,
+                steps: behind.to_vec(),
+                step_of: Some(StepOf { collection: first.id, step: u8::try_from(index + 2).expect("bounded by MAX_STEPS") }),
+                when_matches: behind.first().and_then(|next| next.when_matches.clone()),
+                paused: None,
+                idempotency: None,
+                tasks: Vec::new(),
+                ..first.clone()
+            }
+        })
+        .collect()
+}
+
+/// A collection as it is shown by itself: with its window as it stands now, and the steps behind it.
+pub(crate) async fn show(api: &Api, id: CollectionId) -> ApiResult<CollectionView> {
+    let mut view = api.store.collection_view(id).await?.ok_or_else(|| collection_not_found(id))?;
+    view.window_now = window_now(&view, OffsetDateTime::now_utc());
+    if !view.steps.is_empty() {
+        view.later_steps = api.store.later_steps(id).await?;
+    }
+    Ok(view)
+}
+
+/// Where the window of an open collection stands.
+pub(crate) fn window_now(view: &CollectionView, now: OffsetDateTime) -> Option<WindowNow> {
+    let window = view.window.as_ref().filter(|_| view.state == CollectionState::Running)?;
+    let times = OpenTimes::parse(window).ok()?;
+    let opening = times.opening(now);
+    let open = opening.is_some_and(|opening| opening.contains(now));
+    let changes_at = opening.map(|opening| if open { opening.until } else { opening.from });
+    Some(WindowNow { open, changes_at, words: times.words(now) })
+}
+
+/// Cancels what is not final, or only what is queued; the steps behind a collection end with it.
 pub(crate) async fn cancel(api: &Api, caller: &str, id: CollectionId, cancel: Cancel) -> ApiResult<Touched> {
     let which = if cancel.queued_only { muster_store::Cancel::Queued } else { muster_store::Cancel::All };
     match api.store.cancel_collection(id, which, caller, OffsetDateTime::now_utc()).await? {
         Cancelled::Done { tasks } => {
+            let mut tasks = tasks;
+            for step in api.store.later_steps(id).await? {
+                if let Cancelled::Done { tasks: more } =
+                    api.store.cancel_collection(step.id, which, caller, OffsetDateTime::now_utc()).await?
+                {
+                    tasks += more;
+                }
+            }
             api.dispatch.poke();
             tracing::info!(collection.id = %id, tasks, by = caller, "a collection was cancelled");
             Ok(Touched { tasks })
@@ -218,8 +281,8 @@ fn unknown_devices<'a>(unknown: impl Iterator<Item = &'a DeviceId> + Clone) -> A
     }
 }
 
-/// Every device of the registry.
-async fn all(api: &Api, method: Method) -> ApiResult<Vec<NewTask>> {
+/// Every device of the registry. A standing collection may begin with none.
+async fn all(api: &Api, method: Method, standing: bool) -> ApiResult<Vec<NewTask>> {
     let mut tasks: Vec<NewTask> = Vec::new();
     loop {
         let after = tasks.last().map(|task| task.device.clone());
@@ -242,7 +305,7 @@ async fn all(api: &Api, method: Method) -> ApiResult<Vec<NewTask>> {
             ids.iter().map(|device| NewTask { device: device.clone(), skip: unable.contains(device).then_some(Reason::MethodUnsupported) }),
         );
     }
-    if tasks.is_empty() {
+    if tasks.is_empty() && !standing {
         return Err(ApiError::new(
             StatusCode::UNPROCESSABLE_ENTITY,
             "empty_target",
@@ -273,6 +336,7 @@ mod tests {
             methods: methods.map(|list| list.iter().map(|name| (*name).to_owned()).collect()),
             proto: Vec::new(),
             agent_started: None,
+            clock_skew_ms: None,
         }
     }
 

@@ -32,6 +32,7 @@ use crate::broker::{Broker, BrokerError};
 use crate::contents::Contents;
 use crate::data_dir::{DataDir, DataDirError};
 use crate::ready::Ready;
+use crate::schedules;
 use crate::settings::{AzureCredential, LandingKind, LandingSettings, Settings};
 use crate::telemetry;
 
@@ -193,6 +194,7 @@ impl Controller {
             settings,
         });
         let stop_timeout = api.settings.server.stop_timeout.0;
+        watchers.spawn(schedules::keep(Arc::clone(&api), soft_stop.clone()));
         let server = tokio::spawn(serve(listener, api, soft_stop.clone(), Arc::clone(&ended)));
         watchers.close();
         tracing::info!(api = api_url, mqtt = mqtt_url, database = store.place(), "muster {} serves", env!("CARGO_PKG_VERSION"));

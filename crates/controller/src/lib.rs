@@ -13,6 +13,7 @@ mod controller;
 mod data_dir;
 pub mod doctor;
 mod ready;
+mod schedules;
 pub mod settings;
 mod settle;
 pub mod telemetry;

@@ -2,12 +2,13 @@
 //! device is known to get wrong without the engineer having been told.
 
 mod rollout;
+mod timing;
 
 use std::time::Duration;
 
 use muster_wire::http::{
-    CollectionOptions, CollectionRequest, MAX_ATTEMPT_TIMEOUT_SECONDS, MAX_ATTEMPTS_ASKED, MAX_EXPIRY_SECONDS, MAX_IN_FLIGHT,
-    MAX_LOG_ITEMS, MAX_TARGET_DEVICES, MAX_TEXT_CHARS, MIN_ATTEMPT_TIMEOUT_SECONDS, NewCollection, Problem, Target,
+    CollectionOptions, CollectionRequest, EscalationStep, MAX_ATTEMPT_TIMEOUT_SECONDS, MAX_ATTEMPTS_ASKED, MAX_EXPIRY_SECONDS,
+    MAX_IN_FLIGHT, MAX_LOG_ITEMS, MAX_TARGET_DEVICES, MAX_TEXT_CHARS, MIN_ATTEMPT_TIMEOUT_SECONDS, NewCollection, Problem, Target,
 };
 use muster_wire::method::pattern;
 use muster_wire::method::request::{ContentType, Encoding, GetModuleLogsRequest, LogFilter, LogItem, MAX_REQUEST_BYTES};
@@ -15,6 +16,8 @@ use muster_wire::method::{Method, since};
 use time::OffsetDateTime;
 
 use crate::settings::DispatchSettings;
+
+pub(crate) use timing::add_calendar;
 
 /// Levels a line can have.
 const LOG_LEVELS: std::ops::RangeInclusive<i32> = 0..=7;
@@ -25,6 +28,7 @@ const MAX_ITEMS_BYTES: usize = MAX_REQUEST_BYTES - 8 * 1024;
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Settled {
     pub(crate) request: CollectionRequest,
+    pub(crate) steps: Vec<EscalationStep>,
     pub(crate) attempt_timeout: Duration,
     pub(crate) max_attempts: u8,
     pub(crate) expires_at: OffsetDateTime,
@@ -65,15 +69,39 @@ pub(crate) fn settle(new: &NewCollection, defaults: &DispatchSettings, now: Offs
         }
     }
     let mut request = new.request.clone();
-    match &mut request {
+    settle_request(&mut faults, &mut warnings, "request", &mut request, now);
+    let mut steps = new.steps.clone();
+    timing::settle_steps(&mut faults, &mut warnings, &request, &mut steps, now);
+    timing::check_standing(&mut faults, new);
+    let (attempt_timeout, expires_in) = settle_options(&mut faults, &new.options, method(&request), defaults);
+    let expires_at = now + expires_in;
+    if let Some(window) = &new.window {
+        timing::settle_window(&mut faults, &mut warnings, window, now, expires_at);
+    }
+    rollout::check(&mut faults, &new.rollout);
+    faults.into_result()?;
+    Ok(Settled {
+        request,
+        steps,
+        attempt_timeout,
+        max_attempts: new.options.max_attempts.unwrap_or_else(|| timing::attempts(new.options.retry.as_ref(), defaults.attempts)),
+        expires_at,
+        in_flight: new.options.in_flight,
+        warnings,
+    })
+}
+
+/// Checks one request, and makes its times absolute; `at` is where it stands in the body.
+fn settle_request(faults: &mut Faults, warnings: &mut Vec<String>, at: &str, request: &mut CollectionRequest, now: OffsetDateTime) {
+    match request {
         CollectionRequest::Bundle { since, .. } => {
             if since.is_none() {
                 warnings.push("no since: the bundles hold all logs there are, and take the devices as long".to_owned());
             }
-            settle_time(&mut faults, "request.since", since, now);
+            settle_time(faults, &format!("{at}.since"), since, now);
         }
         CollectionRequest::UploadLogs { items, encoding, content_type } => {
-            settle_items(&mut faults, &mut warnings, items, now);
+            settle_items(faults, warnings, at, items, now);
             let by_the_item = |item: &LogItem| item.filter.tail.is_some() && item.filter.since.is_some() && item.filter.until.is_some();
             if *content_type == ContentType::Text && items.iter().any(by_the_item) {
                 warnings.push(
@@ -88,7 +116,7 @@ pub(crate) fn settle(new: &NewCollection, defaults: &DispatchSettings, now: Offs
             }
         }
         CollectionRequest::Logs { items, .. } => {
-            settle_items(&mut faults, &mut warnings, items, now);
+            settle_items(faults, warnings, at, items, now);
             if items.iter().any(|item| item.filter.tail.is_none()) {
                 warnings
                     .push("no tail: a device refuses when its logs are larger than 128 KB; give a tail, or take upload_logs".to_owned());
@@ -96,17 +124,6 @@ pub(crate) fn settle(new: &NewCollection, defaults: &DispatchSettings, now: Offs
         }
         CollectionRequest::Ping {} => {}
     }
-    let (attempt_timeout, expires_in) = settle_options(&mut faults, &new.options, method(&request), defaults);
-    rollout::check(&mut faults, &new.rollout);
-    faults.into_result()?;
-    Ok(Settled {
-        request,
-        attempt_timeout,
-        max_attempts: new.options.max_attempts.unwrap_or(defaults.attempts),
-        expires_at: now + expires_in,
-        in_flight: new.options.in_flight,
-        warnings,
-    })
 }
 
 fn settle_options(faults: &mut Faults, options: &CollectionOptions, method: Method, defaults: &DispatchSettings) -> (Duration, Duration) {
@@ -119,8 +136,11 @@ fn settle_options(faults: &mut Faults, options: &CollectionOptions, method: Meth
     faults.within("options.max_attempts", options.max_attempts.map(u64::from), 1, MAX_ATTEMPTS_ASKED.into());
     faults.within("options.expires_in_seconds", options.expires_in_seconds, MIN_ATTEMPT_TIMEOUT_SECONDS, MAX_EXPIRY_SECONDS);
     faults.within("options.in_flight", options.in_flight.map(u64::from), 1, MAX_IN_FLIGHT.into());
+    if let Some(retry) = &options.retry {
+        timing::check_retry(faults, retry);
+    }
     let expires_in = options.expires_in_seconds.map_or(defaults.expiry.0, Duration::from_secs);
-    let usual = if method.is_upload() { defaults.attempt_timeout.0 } else { defaults.answer_timeout.0 };
+    let usual = usual_timeout(method, defaults);
     if let Some(seconds) = options.attempt_timeout_seconds.filter(|seconds| *seconds > expires_in.as_secs()) {
         let text = format!("is {seconds}, longer than the life of the collection, {}: no attempt could use its time", expires_in.as_secs());
         faults.add("options.attempt_timeout_seconds", text);
@@ -129,15 +149,20 @@ fn settle_options(faults: &mut Faults, options: &CollectionOptions, method: Meth
     (options.attempt_timeout_seconds.map_or(usual.min(expires_in), Duration::from_secs), expires_in)
 }
 
-fn settle_items(faults: &mut Faults, warnings: &mut Vec<String>, items: &mut [LogItem], now: OffsetDateTime) {
+/// Time for an attempt when none is asked for.
+pub(crate) fn usual_timeout(method: Method, defaults: &DispatchSettings) -> Duration {
+    if method.is_upload() { defaults.attempt_timeout.0 } else { defaults.answer_timeout.0 }
+}
+
+fn settle_items(faults: &mut Faults, warnings: &mut Vec<String>, at: &str, items: &mut [LogItem], now: OffsetDateTime) {
     if items.is_empty() {
-        faults.add("request.items", "is empty: name at least one module, or { \"id\": \"all\" }");
+        faults.add(format!("{at}.items"), "is empty: name at least one module, or { \"id\": \"all\" }");
     }
     if items.len() > MAX_LOG_ITEMS {
-        return faults.add("request.items", format!("has {} items; at most {MAX_LOG_ITEMS} are taken", items.len()));
+        return faults.add(format!("{at}.items"), format!("has {} items; at most {MAX_LOG_ITEMS} are taken", items.len()));
     }
     for (index, item) in items.iter_mut().enumerate() {
-        let at = format!("request.items[{index}]");
+        let at = format!("{at}.items[{index}]");
         if item.id.trim().is_empty() {
             faults.add(format!("{at}.id"), "is blank: it is a pattern over module names, or the word all");
         } else if !item.id.eq_ignore_ascii_case(pattern::ALL_MODULES) {
@@ -148,7 +173,7 @@ fn settle_items(faults: &mut Faults, warnings: &mut Vec<String>, items: &mut [Lo
     let wire = GetModuleLogsRequest { items: items.to_vec(), encoding: Encoding::Gzip, content_type: ContentType::Json };
     let size = wire.to_json().len();
     if size > MAX_ITEMS_BYTES {
-        faults.add("request.items", format!("makes a request of {size} bytes; at most {MAX_ITEMS_BYTES} are sent to a device"));
+        faults.add(format!("{at}.items"), format!("makes a request of {size} bytes; at most {MAX_ITEMS_BYTES} are sent to a device"));
     }
 }
 
@@ -225,20 +250,25 @@ fn check_text(faults: &mut Faults, field: &str, text: Option<&str>, multiline: b
 
 /// Every value at fault, so that one answer names them all.
 #[derive(Default)]
-struct Faults(Vec<(String, String)>);
+pub(crate) struct Faults(Vec<(String, String)>);
 
 impl Faults {
-    fn add(&mut self, field: impl Into<String>, message: impl Into<String>) {
+    pub(crate) fn add(&mut self, field: impl Into<String>, message: impl Into<String>) {
         self.0.push((field.into(), message.into()));
     }
 
-    fn within(&mut self, field: &str, value: Option<u64>, min: u64, max: u64) {
+    pub(crate) fn within(&mut self, field: &str, value: Option<u64>, min: u64, max: u64) {
         if let Some(value) = value.filter(|value| !(min..=max).contains(value)) {
             self.add(field, format!("is {value}; it lies between {min} and {max}"));
         }
     }
 
     fn into_result(self) -> Result<(), Box<Problem>> {
+        self.into_problem("invalid_collection", "The collection cannot be made like this")
+    }
+
+    /// A problem that lists them, if there are any.
+    pub(crate) fn into_problem(self, code: &str, title: &str) -> Result<(), Box<Problem>> {
         if self.0.is_empty() {
             return Ok(());
         }
@@ -246,7 +276,7 @@ impl Faults {
             1 => "a value cannot be used".to_owned(),
             count => format!("{count} values cannot be used"),
         };
-        let problem = Problem::new(422, "invalid_collection", "The collection cannot be made like this", detail);
+        let problem = Problem::new(422, code, title, detail);
         Err(Box::new(self.0.into_iter().fold(problem, |problem, (field, message)| problem.field(field, message))))
     }
 }

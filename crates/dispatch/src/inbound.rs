@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use muster_domain::deadline;
 use muster_domain::event::{self, Decision, Event, Presence as DevicePresence, TaskFacts, Work};
-use muster_domain::{backoff, deadline};
 use muster_store::{Birth, Step, Store};
 use muster_wire::method::answer::{TaskStatus, TaskStatusAnswer};
 use muster_wire::presence::{Presence, TaskReport};
@@ -20,7 +20,7 @@ use crate::look::{Job, Looks};
 use crate::message::{self, Answer, Message};
 use crate::poll::Polls;
 use crate::session::{Ack, Delivery, Session};
-use crate::work::{OpenWork, OpenWorks};
+use crate::work::{NextStep, OpenWork, OpenWorks};
 
 /// What came in, for the status page.
 #[derive(Debug, Default)]
@@ -167,7 +167,7 @@ impl Inbound {
             }
             return;
         };
-        if leaves_device && work.uploads() {
+        if leaves_device && work.uploads() && !may_come_late(&step) {
             self.looks.close(step.attempt);
         }
         self.applier.send(Change::Step { step: Box::new(step), leaves_device, then }).await;
@@ -179,6 +179,12 @@ impl Inbound {
 fn started_ago(now: OffsetDateTime, started: OffsetDateTime, skew_ms: i64) -> Option<Duration> {
     let started = started.checked_sub(time::Duration::milliseconds(skew_ms))?;
     Duration::try_from(now - started).ok()
+}
+
+/// The attempt was given up while its device may still be uploading: its inbox stays open until the next attempt is sent, and what is found
+/// there until then counts.
+pub(crate) fn may_come_late(step: &Step) -> bool {
+    step.to == TaskState::Queued && step.reason.is_some_and(event::may_still_be_at_work)
 }
 
 /// What an answer means, and the id the device gave its work.
@@ -213,7 +219,8 @@ pub(crate) fn facts(options: &DispatchOptions, work: &OpenWork, attempt: Attempt
         said: None,
         time_up: false,
         time_left: deadline::time_left(now, work.expires_at),
-        retry_delay: backoff::delay(&options.schedule, u32::from(attempt.number()), rand::random()),
+        retry_delay: work.retry_wait(options, attempt.number()),
+        retry_reasons: work.retry_reasons,
     }
 }
 
@@ -228,7 +235,9 @@ pub(crate) fn moved(options: &DispatchOptions, work: &OpenWork, facts: &TaskFact
                 TaskState::Accepted => base.lease_until,
                 _ => None,
             };
-            Some((Step { to, reason, lease_until, releases_slot: leaves && work.one_per_device(), ..base }, leaves))
+            // A pattern is looked for by whoever has the lines in hand.
+            let matched = (to == TaskState::Verified && work.next_step == Some(NextStep::Everyone)).then_some(true).or(base.matched);
+            Some((Step { to, reason, lease_until, matched, releases_slot: leaves && work.one_per_device(), ..base }, leaves))
         }
         Decision::Retry { reason } => {
             let mut not_before = base.at + facts.retry_delay;

@@ -21,9 +21,10 @@ use time::OffsetDateTime;
 
 use crate::inbound::{facts, moved, step};
 use crate::look::Looker;
+use crate::matching;
 use crate::message::{Answer, clean};
 use crate::session::Ack;
-use crate::work::OpenWork;
+use crate::work::{NextStep, OpenWork};
 
 /// Version of the manifest.
 const MANIFEST_VERSION: &str = "1.0";
@@ -46,6 +47,8 @@ enum Unjudged {
     TooLarge { bytes: u64, limit: u64 },
     #[error("the reader of an object ended unexpectedly")]
     Reader(#[from] tokio::task::JoinError),
+    #[error("a sealed object could not be read")]
+    Sealed(#[from] std::io::Error),
 }
 
 impl Looker {
@@ -80,7 +83,7 @@ impl Looker {
 
     /// Lands an answer that is the result itself, and acknowledges its message once the bundle is committed.
     pub(crate) async fn land(&self, work: &OpenWork, row: &OpenTask, attempt: AttemptId, answer: Answer, ack: Ack) {
-        if row.state != TaskState::Dispatched {
+        if !matches!(row.state, TaskState::Dispatched | TaskState::Queued) {
             ack.done();
             return;
         }
@@ -100,9 +103,21 @@ impl Looker {
             },
             Err(error) => (Landed::default(), damaged(Reason::AnswerMalformed, &error.to_string())),
         };
-        if self.finish(work, row, attempt, TaskState::Dispatched, landed, judgement).await {
+        if self.finish(work, row, attempt, row.state, landed, judgement).await {
             ack.done();
         }
+    }
+
+    /// Whether a line of the sealed objects matches; each is read once more, as a stream.
+    async fn any_line_matches(&self, attempt: AttemptId, landed: &Landed, pattern: &str) -> Result<bool, Unjudged> {
+        for object in &landed.sealed {
+            let reader = self.landing.reader(attempt, &object.name).await?;
+            let pattern = pattern.to_owned();
+            if tokio::task::spawn_blocking(move || matching::any_line_of_object(reader, &pattern)).await?? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Writes the manifest and commits, or gives the attempt up. False: shutting down, nothing is decided.
@@ -115,11 +130,28 @@ impl Looker {
         landed: Landed,
         judgement: Judgement,
     ) -> bool {
+        let matched = match &work.next_step {
+            Some(NextStep::Matching(pattern)) if judgement.is_good() => match self.any_line_matches(attempt, &landed, pattern).await {
+                Ok(matched) => Some(matched),
+                Err(error) => {
+                    tracing::warn!(%attempt, error = &error as &dyn std::error::Error, "could not look for the pattern of the next step; trying again later");
+                    return false;
+                }
+            },
+            _ => None,
+        };
         let now = OffsetDateTime::now_utc();
         let facts = facts(&self.options, work, attempt, from, now);
         let decision = event::decide(&facts, &Event::Judged(judgement.verdict, judgement.reason));
-        let base = Step { device: Some(row.device.clone()), detail: detail(&judgement), ..step(attempt, now) };
-        let Some((step, leaves_device)) = moved(&self.options, work, &facts, decision, base) else { return false };
+        let base = Step { device: Some(row.device.clone()), detail: detail(&judgement), matched, ..step(attempt, now) };
+        let Some((step, leaves_device)) = moved(&self.options, work, &facts, decision, base) else {
+            // Came late and is no good: the next attempt decides.
+            let late = from == TaskState::Queued;
+            if late {
+                self.discard(attempt).await;
+            }
+            return late;
+        };
         let outcome = if judgement.is_good() {
             match self.write_manifest(work, row, attempt, &landed, judgement, now).await {
                 Ok((manifest, manifest_sha256)) => {
@@ -136,13 +168,17 @@ impl Looker {
         };
         let Some(outcome) = outcome else { return false };
         if !self.is_verified(attempt).await {
-            // Nobody will ever read these: a cancelled or damaged upload leaves nothing behind.
-            if let Err(error) = self.landing.delete_sealed(attempt).await {
-                tracing::warn!(%attempt, error = &error as &dyn std::error::Error, "could not remove sealed objects of an attempt that failed");
-            }
+            self.discard(attempt).await;
         }
         tracing::debug!(%attempt, ?outcome, "judged");
         true
+    }
+
+    /// Nobody will ever read these: a cancelled or damaged upload leaves nothing behind.
+    async fn discard(&self, attempt: AttemptId) {
+        if let Err(error) = self.landing.delete_sealed(attempt).await {
+            tracing::warn!(%attempt, error = &error as &dyn std::error::Error, "could not remove sealed objects of an attempt that failed");
+        }
     }
 
     /// Whether this very attempt's bundle is the one that counts. Asked of the database and not of our own outcome: a commit whose

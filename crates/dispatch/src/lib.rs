@@ -19,16 +19,21 @@
 //! * `scan`: reads the database at intervals; every loop is poked *and* runs on a timer, with one path for the happy case and for recovery.
 //! * `steering`: lets the rules of `muster_domain::rollout` look at each collection, and pauses or stops it.
 //! * `apply`: the one writer.
+//! * `growth` and `matching`: who joins a standing collection, and whose answer gives reason for the next step.
+//! * `clock`: log windows as the clock of a device shows them.
 //!
 //! Whatever queues has a lane per priority (`lane`): what somebody waits for does not stand behind a batch.
 //!
 //! All state that matters is in the database. What is held in memory (room in the window, open polls, sweep cursors) only paces.
 
 mod apply;
+mod clock;
+mod growth;
 mod inbound;
 mod judge;
 mod lane;
 mod look;
+mod matching;
 mod message;
 mod options;
 mod outbound;
@@ -56,6 +61,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use apply::{Applier, Writer};
+use growth::Growth;
 use inbound::Inbound;
 use lane::Lanes;
 use look::{Looker, Looks};
@@ -168,6 +174,7 @@ impl Dispatch {
             session: session.clone(),
             applier: applier.clone(),
             works: works.clone(),
+            looks: looks.clone(),
             window: window.clone(),
             wake: wake.clone(),
             sent: counters.sent.clone(),
@@ -184,7 +191,8 @@ impl Dispatch {
             options: options.clone(),
             works: works.clone(),
             window: window.clone(),
-            looks,
+            looks: looks.clone(),
+            growth: Growth::new(store.clone()),
             wake: wake.clone(),
             scanned: counters.scanned.clone(),
         };

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use muster_domain::deadline::{AttemptWindow, attempt_window};
 use muster_domain::event::{self, Decision, Event};
 use muster_landing::{Landing, LandingError};
-use muster_store::{OpenTask, Step, StepOutcome, Store};
+use muster_store::{OpenTask, Step, StepOutcome, Store, StoreError};
 use muster_wire::method::answer::TaskStatus;
 use muster_wire::presence::PROTO_311;
 use muster_wire::{AttemptId, DeviceId, TaskState};
@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::DispatchOptions;
 use crate::apply::Applier;
-use crate::inbound::{facts, moved, step};
+use crate::inbound::{facts, may_come_late, moved, step};
 use crate::lane::{Lanes, channels};
 use crate::message::{Answer, clean};
 use crate::poll::Polls;
@@ -201,9 +201,9 @@ impl Looker {
             job.dismiss();
             return;
         };
-        let row = match self.store.open_task(attempt.task()).await {
-            Ok(Some(row)) if row.attempt == attempt => row,
-            Ok(_) => {
+        let row = match self.row(attempt).await {
+            Ok(Some(row)) => row,
+            Ok(None) => {
                 // Final or superseded: what is said about it changes nothing.
                 job.dismiss();
                 return;
@@ -237,6 +237,14 @@ impl Looker {
         }
     }
 
+    /// The task, while this attempt counts: it is under way, or it was given up and the next one is not sent yet.
+    async fn row(&self, attempt: AttemptId) -> Result<Option<OpenTask>, StoreError> {
+        match self.store.open_task(attempt.task()).await? {
+            Some(row) => Ok(Some(row).filter(|row| row.attempt == attempt)),
+            None => self.store.waiting_task(attempt).await,
+        }
+    }
+
     /// Reads what is there and lets the rules decide. `nudge`: the device was silent; send the request again, or ask how it goes.
     async fn look(&self, work: &OpenWork, row: &OpenTask, attempt: AttemptId, said: Option<(TaskStatus, String)>, nudge: bool) {
         if row.state == TaskState::Uploaded {
@@ -248,6 +256,9 @@ impl Looker {
         facts.time_up = now >= window.give_up_at;
         let mut words = None;
         let decision = match said {
+            // Given up already: only good news makes us look once more.
+            Some((TaskStatus::Completed | TaskStatus::Unknown, _)) if row.state == TaskState::Queued => Decision::Look,
+            Some(_) if row.state == TaskState::Queued => return,
             Some((status, message)) => {
                 facts.said = Some(status);
                 words = (!message.is_empty()).then_some(message);
@@ -264,7 +275,7 @@ impl Looker {
         };
         match moved(&self.options, work, &facts, decision, Step { detail: words, ..step(attempt, now) }) {
             Some((step, leaves_device)) => {
-                let to = step.to;
+                let (to, late) = (step.to, may_come_late(&step));
                 let outcome = self.applier.apply(step, leaves_device).await;
                 match (to, outcome) {
                     (TaskState::Uploaded, Some(StepOutcome::Applied)) => {
@@ -272,10 +283,11 @@ impl Looker {
                         self.judge(work, &row, attempt).await;
                     }
                     (TaskState::Uploaded | TaskState::Accepted, _) | (_, None) => {}
+                    _ if late => {}
                     _ => self.close_if_uploads(work, attempt).await,
                 }
             }
-            None if nudge => self.nudge(work, row, attempt, window, now).await,
+            None if nudge && row.state != TaskState::Queued => self.nudge(work, row, attempt, window, now).await,
             None => {}
         }
     }
@@ -310,6 +322,7 @@ impl Looker {
         }
         let known = self.store.known_devices(std::slice::from_ref(&row.device)).await.unwrap_or_default();
         let wants_311 = known.first().is_some_and(|device| device.proto.first().is_some_and(|proto| proto == PROTO_311));
+        let skew = known.first().and_then(|device| device.clock_skew_ms);
         let to = Addressed { device: &row.device, wants_311, window, now };
         let sent = match (&row.correlation_id, row.state) {
             (Some(correlation_id), TaskState::Accepted) => match self.polls.open(attempt, &row.device, std::time::Instant::now()) {
@@ -333,7 +346,7 @@ impl Looker {
                     &to,
                     work.method,
                     attempt,
-                    request::payload(work, grant.as_ref().map(|grant| grant.url().expose_secret())),
+                    request::payload(work, grant.as_ref().map(|grant| grant.url().expose_secret()), skew),
                 )
             }
         };

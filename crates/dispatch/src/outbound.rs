@@ -21,8 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::DispatchOptions;
 use crate::apply::{Applier, Change, Then};
+use crate::clock;
 use crate::inbound::step;
-use crate::look::window;
+use crate::look::{Looks, window};
 use crate::request::{self, Addressed};
 use crate::session::Session;
 use crate::wake::Wake;
@@ -46,6 +47,7 @@ pub(crate) struct Outbound {
     pub(crate) session: Session,
     pub(crate) applier: Applier,
     pub(crate) works: Arc<OpenWorks>,
+    pub(crate) looks: Looks,
     pub(crate) window: Arc<Window>,
     pub(crate) wake: Wake,
     pub(crate) sent: Arc<Sent>,
@@ -94,7 +96,7 @@ impl Outbound {
         let mut more = false;
         for work in works.into_iter().filter(|work| !holds.contains_key(&work.id)).collect::<Vec<_>>() {
             let now = OffsetDateTime::now_utc();
-            if work.expires_at - now < MIN_ATTEMPT {
+            if work.expires_at - now < MIN_ATTEMPT || !work.may_ask(now) {
                 continue;
             }
             let room = self.window.take(work.id, self.options.claim_batch, self.options.window_of(self.lane));
@@ -148,15 +150,23 @@ impl Outbound {
     }
 
     async fn send(&self, work: &Arc<OpenWork>, tasks: Vec<ClaimedTask>, now: OffsetDateTime) {
+        // What may have come late of the attempt before counts no longer.
+        for task in tasks.iter().filter(|task| work.uploads() && task.attempt.number() > 1) {
+            self.looks.close(task.attempt.task().attempt(task.attempt.number() - 1));
+        }
         let (tasks, unsupported): (Vec<_>, Vec<_>) = tasks.into_iter().partition(|task| task.method_listed != Some(false));
         for task in unsupported {
             let detail = format!("its birth message does not list {}", work.method.as_str());
             self.give_up(work, &task, TaskState::Refused, Reason::MethodUnsupported, detail).await;
         }
         if !work.uploads() {
-            let payload = request::payload(work, None);
+            let payload = request::payload(work, None, None);
             for task in tasks {
-                self.publish(work, &task, now, payload.clone()).await;
+                let payload = match clock::shift(task.clock_skew_ms) {
+                    None => payload.clone(),
+                    Some(_) => request::payload(work, None, task.clock_skew_ms),
+                };
+                self.publish(work, &task, now, payload).await;
             }
             return;
         }
@@ -172,7 +182,10 @@ impl Outbound {
             }
             let Some((opened, task)) = opening.next().await else { return };
             match opened {
-                Ok(grant) => self.publish(work, &task, now, request::payload(work, Some(grant.url().expose_secret()))).await,
+                Ok(grant) => {
+                    let payload = request::payload(work, Some(grant.url().expose_secret()), task.clock_skew_ms);
+                    self.publish(work, &task, now, payload).await;
+                }
                 Err(error) => {
                     tracing::warn!(attempt = %task.attempt, error = &error as &dyn std::error::Error, "could not open an inbox; the task is put back");
                     self.put_back(work, &task, now).await;
@@ -197,10 +210,10 @@ impl Outbound {
     async fn put_back(&self, work: &OpenWork, task: &ClaimedTask, now: OffsetDateTime) {
         self.sent.put_back.fetch_add(1, Ordering::Relaxed);
         let detail = "no inbox could be opened for the upload".to_owned();
-        if task.attempt.number() >= work.max_attempts {
+        if task.attempt.number() >= work.max_attempts || !work.retry_reasons.contains(Reason::LandingUnavailable) {
             return self.give_up(work, task, TaskState::Failed, Reason::LandingUnavailable, detail).await;
         }
-        let wait = muster_domain::backoff::delay(&self.options.schedule, u32::from(task.attempt.number()), rand::random());
+        let wait = work.retry_wait(&self.options, task.attempt.number());
         let step = Step {
             reason: Some(Reason::LandingUnavailable),
             detail: Some(detail),

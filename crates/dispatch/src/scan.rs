@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::DispatchOptions;
+use crate::growth::Growth;
 use crate::look::{Job, Looks};
 use crate::wake::Wake;
 use crate::window::Window;
@@ -39,6 +40,7 @@ pub(crate) struct Scanned {
 
 pub(crate) struct Scan {
     pub(crate) store: Store,
+    pub(crate) growth: Growth,
     pub(crate) options: Arc<DispatchOptions>,
     pub(crate) works: Arc<OpenWorks>,
     pub(crate) window: Arc<Window>,
@@ -102,6 +104,7 @@ impl Scan {
         for work in self.works.all() {
             self.scan_collection(&work, now).await?;
         }
+        self.growth.grow(&self.works.all(), now).await?;
         self.close(now).await?;
         self.wake.outbound();
         Ok(())

@@ -8,15 +8,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use muster_domain::calendar::{OpenTimes, Opening};
 use muster_domain::event::Work;
+use muster_domain::retry::{self, Reasons};
 use muster_domain::rollout::Limits;
 use muster_store::{Collection, Store, StoreError};
 use muster_wire::CollectionId;
-use muster_wire::http::{CollectionRequest, Priority};
+use muster_wire::http::{CollectionRequest, Priority, TargetView};
 use muster_wire::method::name::Method;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
+use crate::DispatchOptions;
 use crate::wake::Wake;
 
 /// One open collection.
@@ -34,6 +37,45 @@ pub(crate) struct OpenWork {
     pub(crate) limits: Option<Limits>,
     /// As it stands in the database.
     pub(crate) row: Collection,
+    pub(crate) retry_reasons: Reasons,
+    /// Who gets the next step; `None` when there is none.
+    pub(crate) next_step: Option<NextStep>,
+    /// The collection with the first step, when this one has steps or is one.
+    pub(crate) first_step: Option<CollectionId>,
+    /// What devices have to meet to join, when it is standing.
+    pub(crate) standing: Option<TargetView>,
+    window: Asking,
+}
+
+/// Who gets the next step of an escalation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NextStep {
+    /// Every device that was verified.
+    Everyone,
+    /// Devices with a line that matches this pattern.
+    Matching(String),
+}
+
+/// When devices may be asked.
+#[derive(Debug)]
+enum Asking {
+    Always,
+    /// The opening that was current, or next, when the collection was read; it is read anew at every scan.
+    Within(Opening),
+    Never,
+}
+
+impl Asking {
+    fn new(row: &Collection, now: OffsetDateTime) -> Self {
+        let Some(window) = &row.window else { return Self::Always };
+        match OpenTimes::parse(window) {
+            Ok(times) => times.opening(now).map_or(Self::Never, Self::Within),
+            Err(error) => {
+                tracing::error!(collection = %row.id, %error, "the window of a collection cannot be read; it asks nobody");
+                Self::Never
+            }
+        }
+    }
 }
 
 impl OpenWork {
@@ -47,14 +89,35 @@ impl OpenWork {
         self.work == Work::UploadOne
     }
 
-    pub(crate) fn new(row: Collection) -> Self {
+    /// Devices may be asked now: there is no window, or it is open.
+    pub(crate) fn may_ask(&self, now: OffsetDateTime) -> bool {
+        match &self.window {
+            Asking::Always => true,
+            Asking::Within(opening) => opening.contains(now),
+            Asking::Never => false,
+        }
+    }
+
+    /// The wait after an attempt that failed.
+    pub(crate) fn retry_wait(&self, options: &DispatchOptions, attempt: u8) -> Duration {
+        retry::wait(self.row.retry.as_ref(), &options.schedule, attempt, rand::random())
+    }
+
+    pub(crate) fn new(row: Collection, now: OffsetDateTime) -> Self {
         let (work, method) = match &row.request {
             CollectionRequest::Bundle { .. } => (Work::UploadOne, Method::UploadSupportBundle),
             CollectionRequest::UploadLogs { .. } => (Work::UploadMany, Method::UploadModuleLogs),
             CollectionRequest::Logs { .. } => (Work::Answer, Method::GetModuleLogs),
             CollectionRequest::Ping {} => (Work::Ping, Method::Ping),
         };
+        let next_step = (!row.steps.is_empty()).then(|| row.when_matches.clone().map_or(NextStep::Everyone, NextStep::Matching));
+        let first_step = row.step_of.map(|of| of.collection).or_else(|| (!row.steps.is_empty()).then_some(row.id));
         Self {
+            next_step,
+            first_step,
+            standing: row.standing.then_some(row.target.clone()),
+            window: Asking::new(&row, now),
+            retry_reasons: retry::reasons(row.retry.as_ref()),
             id: row.id,
             request: row.request.clone(),
             case: row.case.clone(),
@@ -108,7 +171,8 @@ impl OpenWorks {
     /// Reads the open collections anew.
     pub(crate) async fn refresh(&self, store: &Store) -> Result<(), StoreError> {
         let _one_at_a_time = self.reading.lock().await;
-        let works = store.open_collections().await?.into_iter().map(OpenWork::new);
+        let now = OffsetDateTime::now_utc();
+        let works = store.open_collections().await?.into_iter().map(|row| OpenWork::new(row, now));
         let works = works.map(|work| (work.id, Arc::new(work))).collect();
         *self.works.write().unwrap_or_else(std::sync::PoisonError::into_inner) = works;
         Ok(())

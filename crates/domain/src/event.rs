@@ -10,6 +10,7 @@ use muster_wire::method::answer::TaskStatus;
 use muster_wire::{Reason, TaskState};
 
 use crate::deadline::MIN_ATTEMPT;
+use crate::retry::Reasons;
 use crate::task;
 
 /// A 400 of an agent that started less than this long ago may come from a method it has not registered yet, and says nothing.
@@ -62,8 +63,10 @@ pub struct TaskFacts {
     pub time_up: bool,
     /// Until the deadline of the task; zero when it has passed.
     pub time_left: Duration,
-    /// Wait before the next attempt ([`crate::backoff::delay`]).
+    /// Wait before the next attempt ([`crate::retry::wait`]).
     pub retry_delay: Duration,
+    /// Reasons for which the collection wants an attempt repeated ([`crate::retry::reasons`]).
+    pub retry_reasons: Reasons,
 }
 
 /// A device's answer to the request.
@@ -217,6 +220,11 @@ fn while_queued(task: &TaskFacts, event: &Event) -> Decision {
         Event::DeviceGone => end(TaskState::Skipped, Reason::DeviceUnknown),
         Event::DeadlinePassed if task.presence == Presence::Offline => end(TaskState::Expired, Reason::DeviceOffline),
         Event::DeadlinePassed => end(TaskState::Expired, Reason::DeadlinePassed),
+        // The attempt was given up too early; the next one is not sent yet, so this one still counts. What is bad is no news.
+        Event::ObjectsFound if task.attempt > 0 => Decision::Move { to: TaskState::Uploaded, reason: None },
+        Event::Judged(verdict @ (Verdict::Complete | Verdict::Partial), reason) if task.attempt > 0 && task.work == Work::Answer => {
+            judged(task, *verdict, *reason)
+        }
         Event::Answered(_)
         | Event::StatusReported(_)
         | Event::ObjectsFound
@@ -289,7 +297,7 @@ fn answered(task: &TaskFacts, answer: Answer) -> Decision {
 
 fn refused(task: &TaskFacts) -> Decision {
     let just_started = task.agent_started_ago.is_some_and(|ago| ago < METHODS_REGISTER_WITHIN);
-    if just_started && another_attempt_fits(task) {
+    if just_started && task.retry_reasons.contains(Reason::RequestRefused) && another_attempt_fits(task) {
         return Decision::Retry { reason: Reason::RequestRefused };
     }
     match task.method_listed {
@@ -359,7 +367,7 @@ fn another_attempt_fits(task: &TaskFacts) -> bool {
 }
 
 fn failed_attempt(task: &TaskFacts, reason: Reason) -> Decision {
-    if task::retryable(reason) && another_attempt_fits(task) {
+    if task::retryable(reason) && task.retry_reasons.contains(reason) && another_attempt_fits(task) {
         return Decision::Retry { reason };
     }
     failed_for_good(reason)

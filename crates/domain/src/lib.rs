@@ -4,6 +4,8 @@
 //! * [`task`]: the transition table as data. The check in Rust and the `WHERE` of the database both come from it.
 //! * [`event`]: what can happen to an attempt, and [`event::decide`], the one function that says what follows.
 //! * [`backoff`], [`deadline`]: when the next attempt, the next question and the end of waiting are.
+//! * [`retry`]: for which reasons and after which waits a collection tries again.
+//! * [`calendar`]: times that come again: windows, schedules, missed runs.
 //! * [`counters`]: the honest sum over the states of a collection.
 //! * [`inspect`]: reads one object (zip, gzip, JSON, text) without trusting a byte of it and in bounded memory.
 //! * [`rollout`]: how a collection is paced, and when it stops by itself.
@@ -12,10 +14,12 @@
 //! Clocks and randomness are parameters. [`inspect`] reads from a reader it is given and opens nothing itself.
 
 pub mod backoff;
+pub mod calendar;
 pub mod counters;
 pub mod deadline;
 pub mod event;
 pub mod inspect;
+pub mod retry;
 pub mod rollout;
 pub mod task;
 pub mod verdict;

@@ -24,6 +24,7 @@ const NEVER_SENT: &str = "never to be sent: consent missing, method not supporte
 const ANSWERED: &str = "the device answered with a correlationId";
 const LANDED: &str = "the device said so, or the objects were found in the inbox";
 const JUDGED: &str = "the cloud read the objects and judged them";
+const CAME_LATE: &str = "what the last attempt left or answered came after it was given up, and before the next one was sent";
 const TRY_AGAIN: &str = "the attempt failed or ran out of time, the reason is retryable, and attempts remain";
 const GAVE_UP: &str = "the attempt failed, and no attempt remains or the reason is not retryable";
 const SAID_NO: &str = "the device said no in a way that a retry cannot change";
@@ -34,6 +35,8 @@ const CALLED_OFF: &str = "an engineer cancelled, the collection was aborted, or 
 pub const TRANSITIONS: &[Transition] = &[
     row(Queued, Dispatched, CLAIMED),
     row(Queued, Skipped, NEVER_SENT),
+    row(Queued, Uploaded, CAME_LATE),
+    row(Queued, Verified, CAME_LATE),
     row(Dispatched, Accepted, ANSWERED),
     row(Dispatched, Uploaded, LANDED),
     row(Accepted, Uploaded, LANDED),
@@ -130,8 +133,8 @@ mod tests {
             (Queued, &[Dispatched, Accepted, Uploaded]),
             (Dispatched, &[Queued]),
             (Accepted, &[Dispatched]),
-            (Uploaded, &[Dispatched, Accepted]),
-            (Verified, &[Uploaded, Dispatched]),
+            (Uploaded, &[Queued, Dispatched, Accepted]),
+            (Verified, &[Queued, Uploaded, Dispatched]),
             (Refused, &[Dispatched]),
             (Failed, &[Dispatched, Accepted, Uploaded]),
             (Expired, &[Queued, Dispatched, Accepted]),

@@ -37,6 +37,8 @@ pub struct Step {
     /// With `accepted`: when to look at it next; as it was when absent. With `uploaded`: until when its owner judges it; free for
     /// [`Store::take_uploaded`] when absent.
     pub lease_until: Option<OffsetDateTime>,
+    /// With `verified`: whether the answer gives reason for the next step of an escalation; `None` when there is none.
+    pub matched: Option<bool>,
     /// The device is done with this attempt, whatever became of the task: it may be asked for another bundle. Means nothing with
     /// `accepted`: then the device has just begun.
     pub releases_slot: bool,
@@ -56,6 +58,7 @@ impl Step {
             correlation_id: None,
             not_before: None,
             lease_until: None,
+            matched: None,
             releases_slot: false,
             at,
         }
@@ -148,6 +151,7 @@ struct Write<'a> {
     lease_until: Option<i64>,
     accepted_at: Option<i64>,
     uploaded_at: Option<i64>,
+    matched: Option<i16>,
     at: i64,
 }
 
@@ -170,15 +174,16 @@ impl<'a> Write<'a> {
             lease_until: if settles(last.to) { None } else { last.lease_until.map(to_ms) },
             accepted_at: moment(TaskState::Accepted),
             uploaded_at: moment(TaskState::Uploaded),
+            matched: applied().rev().find_map(|step| step.matched).map(i16::from),
             at: to_ms(last.at),
             fold,
         }
     }
 
-    /// On the wire: an id, twelve other values, and their texts.
+    /// On the wire: an id, thirteen other values, and their texts.
     fn bytes(&self) -> usize {
         let texts = [self.device, self.detail.as_deref(), self.correlation_id.as_deref()];
-        ID_BYTES + 12 * VALUE_BYTES + 4 * 2 + 5 * 8 + texts.iter().flatten().map(|text| text.len()).sum::<usize>()
+        ID_BYTES + 13 * VALUE_BYTES + 5 * 2 + 5 * 8 + texts.iter().flatten().map(|text| text.len()).sum::<usize>()
     }
 }
 
@@ -193,6 +198,7 @@ const UPDATE: &str = "UPDATE task SET \
     lease_until = CASE WHEN v.lease_until IS NOT NULL THEN v.lease_until WHEN v.state = 2 THEN task.lease_until ELSE NULL END, \
     accepted_at = COALESCE(v.accepted_at, task.accepted_at), \
     uploaded_at = COALESCE(v.uploaded_at, task.uploaded_at), \
+    matched = COALESCE(v.matched, task.matched), \
     finished_at = CASE WHEN v.state >= 4 THEN v.at ELSE NULL END \
     FROM [[v]] \
     WHERE task.id = v.id AND task.attempt = v.attempt AND ((v.sources >> task.state) & 1) = 1 \
@@ -213,6 +219,7 @@ fn batch_of<'a>(writes: &'a [Write<'a>]) -> Batch<'a> {
         .numbers("lease_until", writes.iter().map(|w| w.lease_until))
         .numbers("accepted_at", writes.iter().map(|w| w.accepted_at))
         .numbers("uploaded_at", writes.iter().map(|w| w.uploaded_at))
+        .smalls("matched", writes.iter().map(|w| w.matched))
         .numbers("at", writes.iter().map(|w| Some(w.at)))
 }
 

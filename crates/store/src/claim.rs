@@ -63,6 +63,8 @@ pub struct ClaimedTask {
     pub method_listed: Option<bool>,
     /// When its agent started, by its own clock.
     pub agent_started: Option<OffsetDateTime>,
+    /// Its clock minus ours at its last birth.
+    pub clock_skew_ms: Option<i64>,
 }
 
 impl Store {
@@ -115,7 +117,7 @@ async fn candidates(
     let (compare, from) = request.after.map_or((">=", first), |after| (">", after.uuid()));
     // Paused or cancelled is asked in the statement itself: what this controller still believes does not matter.
     let sql = format!(
-        "SELECT t.id, t.attempt, t.device_id, d.proto, d.methods, d.started_at \
+        "SELECT t.id, t.attempt, t.device_id, d.proto, d.methods, d.started_at, d.clock_skew_ms \
          FROM task t LEFT JOIN device d ON d.id = t.device_id \
          WHERE (SELECT c.id FROM collection c WHERE c.id = $5 AND c.paused_at IS NULL AND c.cancelled_at IS NULL) IS NOT NULL AND t.id {compare} $1 AND t.id <= $2 AND t.state = {} AND t.not_before <= $3 AND t.attempt < {LAST_ATTEMPT} \
          AND (d.presence IS NULL OR d.presence <> {OFFLINE}) ORDER BY t.id LIMIT $4 [[lock t]]",
@@ -135,6 +137,7 @@ async fn candidates(
             wants_311: proto.is_some_and(|proto| proto.starts_with(&format!("[\"{}\"", muster_wire::presence::PROTO_311))),
             method_listed: methods.map(|methods| methods.contains(&listed)),
             agent_started: maybe_from_ms(row.get(5)?)?,
+            clock_skew_ms: row.get(6)?,
         });
     }
     let full = tasks.len() == limit as usize;

@@ -27,7 +27,8 @@ pub struct Tally {
 
 fn counting() -> String {
     format!(
-        "SELECT t.state, CASE WHEN d.id IS NULL THEN 0 ELSE 1 END, CASE WHEN t.state >= {} THEN t.reason ELSE NULL END, count(*) \
+        "SELECT t.state, CASE WHEN d.id IS NULL THEN 0 ELSE 1 END, CASE WHEN t.state >= {} THEN t.reason ELSE NULL END, count(*), \
+         (SELECT c.targeted FROM collection c WHERE c.id = $1) \
          FROM task t LEFT JOIN device d ON t.state = {} AND d.id = t.device_id AND d.presence = {OFFLINE} \
          WHERE t.id >= $1 AND t.id <= $2 GROUP BY 1, 2, 3",
         TaskState::Verified.code(),
@@ -46,6 +47,8 @@ fn read(collection: CollectionId, targeted: i64, groups: &[Row], bytes: &[Row]) 
     let unsigned = |number: i64| u64::try_from(number).map_err(|_| StoreError::Inconsistent(format!("{collection} counts {number}")));
     let mut states = Vec::with_capacity(groups.len());
     let mut reasons = BTreeMap::new();
+    // A collection that grows may have grown since its row was read; what is counted against comes from the statement that counted.
+    let targeted = groups.first().map_or(Ok(targeted), |row| row.get(4))?;
     for row in groups {
         let tasks = unsigned(row.get(3)?)?;
         states.push((task_state(row.get(0)?)?, row.get::<i32>(1)? == 1, tasks));

@@ -105,6 +105,18 @@ impl Store {
     /// # Errors
     /// [`StoreError::Misuse`] for a device named twice or more than [`MAX_COLLECTION_TASKS`]; otherwise the database's.
     pub async fn create_collection(&self, new: &NewCollection) -> Result<Created, StoreError> {
+        // Boxed: what it needs for the steps would lie in every caller.
+        Box::pin(self.create_escalation(new, &[])).await
+    }
+
+    /// The same with the deeper steps behind it, which begin without a task ([`Store::feed_step`] brings them).
+    ///
+    /// # Errors
+    /// As [`Store::create_collection`].
+    pub async fn create_escalation(&self, new: &NewCollection, later: &[NewCollection]) -> Result<Created, StoreError> {
+        if let Some(step) = later.iter().find(|step| !step.tasks.is_empty() || step.idempotency.is_some() || step.step_of.is_none()) {
+            return Err(StoreError::Misuse(format!("{} is no deeper step: it has tasks or a key of its own, or no first step", step.id)));
+        }
         if new.tasks.len() > MAX_COLLECTION_TASKS {
             return Err(StoreError::Misuse(format!(
                 "a collection has at most {MAX_COLLECTION_TASKS} tasks, this one has {}",
@@ -127,6 +139,9 @@ impl Store {
                 for tasks in parcels(&order, |task| ID_BYTES + 2 * VALUE_BYTES + 2 + task.device.as_str().len()) {
                     insert_tasks(&mut tx, new.id, first, tasks, new.created_at).await?;
                     first += tasks.len();
+                }
+                for step in later {
+                    insert_collection(&mut tx, step).await?;
                 }
                 let skipped = new.tasks.iter().filter(|task| task.skip.is_some()).count();
                 let detail = serde_json::json!({ "targeted": new.tasks.len(), "skipped": skipped });
@@ -228,7 +243,7 @@ async fn in_stages(tx: &mut Tx, new: &NewCollection) -> Result<Vec<NewTask>, Sto
     Ok(tasks)
 }
 
-async fn insert_tasks(
+pub(crate) async fn insert_tasks(
     tx: &mut Tx,
     collection: CollectionId,
     first: usize,

@@ -31,6 +31,8 @@ pub struct KnownDevice {
     pub proto: Vec<String>,
     /// When its agent started, by its own clock.
     pub agent_started: Option<OffsetDateTime>,
+    /// Its clock minus ours at its last birth.
+    pub clock_skew_ms: Option<i64>,
 }
 
 /// Which devices, by id.
@@ -84,7 +86,8 @@ impl Store {
     /// # Errors
     /// The database's.
     pub async fn known_devices(&self, devices: &[DeviceId]) -> Result<Vec<KnownDevice>, StoreError> {
-        const SQL: &str = "SELECT d.id, d.presence, d.methods, d.proto, d.started_at FROM [[v]] JOIN device d ON d.id = v.id";
+        const SQL: &str =
+            "SELECT d.id, d.presence, d.methods, d.proto, d.started_at, d.clock_skew_ms FROM [[v]] JOIN device d ON d.id = v.id";
         run("looking up devices", || async {
             let mut reader = self.reader().await?;
             let mut known = Vec::with_capacity(devices.len());
@@ -97,6 +100,7 @@ impl Store {
                         methods: row.get::<Option<String>>(2)?.map(|text| parse("a list of methods", &text)).transpose()?,
                         proto: parse("a list of protocol forms", &row.get::<String>(3)?)?,
                         agent_started: maybe_from_ms(row.get(4)?)?,
+                        clock_skew_ms: row.get(5)?,
                     });
                 }
             }

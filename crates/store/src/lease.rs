@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use muster_wire::{TaskId, TaskState};
+use muster_wire::{AttemptId, TaskId, TaskState};
 
 use crate::connect::Store;
 use crate::dialect::Value;
@@ -56,6 +56,20 @@ impl Store {
         );
         run("reading a task", || async {
             let rows = self.reader().await?.fetch(&sql, &[Value::Id(task.uuid())], None).await?;
+            rows.first().map(open_task).transpose()
+        })
+        .await
+    }
+
+    /// A task that is queued again after this attempt, and not sent again yet: what comes late of the attempt still counts.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn waiting_task(&self, attempt: AttemptId) -> Result<Option<OpenTask>, StoreError> {
+        let sql = format!("SELECT {COLUMNS} FROM task WHERE id = $1 AND attempt = $2 AND state = {}", TaskState::Queued.code());
+        run("reading a task", || async {
+            let values = [Value::Id(attempt.task().uuid()), Value::Number(i64::from(attempt.number()))];
+            let rows = self.reader().await?.fetch(&sql, &values, None).await?;
             rows.first().map(open_task).transpose()
         })
         .await

@@ -6,9 +6,11 @@
 //! * **task**: one row per collection and device, the state machine. It moves only by updates that name the states it may come from
 //!   ([`muster_domain::task::sources`]), and only for the attempt and device they speak of.
 //! * **attempt**: attempts that ended and were followed by another. The current one is part of its task.
+//!   Standing collections and deeper steps grow: their tasks and the number of them are one write ([`Store::append_tasks`]).
 //! * **device**: the registry, as births, wills and answers tell it. **device_slot**: which device is at work on which bundle, and until when.
 //! * **pace**: how far and how fast a collection with limits of its own has come; one row for all controllers.
 //! * **bundle**: what was sealed; written in the transaction that makes its task verified.
+//! * **schedule**, **schedule_run**: collections that are made again and again, and what became of each run.
 //! * **collection_event**: what people did to a collection.
 //!
 //! Not durable: which messages are on their way. A task says `dispatched` before its request leaves; whatever is lost after that runs into
@@ -25,6 +27,7 @@
 //! A step that does not apply is an answer ([`StepOutcome`]), not an error. An error is a database that cannot be asked
 //! ([`StoreError::is_transient`]), a row that makes no sense, or a caller that broke a rule.
 
+mod append;
 mod apply;
 mod bundles;
 mod claim;
@@ -45,11 +48,13 @@ mod pause;
 mod presence;
 mod recover;
 mod rerun;
+mod schedules;
 mod seal;
 mod steer;
 mod tasks;
 mod text;
 
+pub use append::MAX_APPEND;
 pub use apply::{MAX_STEPS, Step, StepOutcome};
 pub use bundles::{BundleFilter, BundleRecord};
 pub use claim::{ClaimBatch, ClaimRequest, ClaimedTask, MAX_CLAIM};
@@ -67,6 +72,7 @@ pub use pause::{Paused, Resumed};
 pub use presence::{Birth, MAX_PRESENCE_BATCH};
 pub use recover::{OpenTask, OpenTasks, TakeRequest};
 pub use rerun::{RERUN_BY_DEFAULT, Reran, Rerun};
+pub use schedules::{RUN_LEASE, Schedule, ScheduleMade, Take};
 pub use seal::Seal;
 pub use steer::STEER_EVERY;
 pub use tasks::TaskFilter;

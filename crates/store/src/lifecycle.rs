@@ -126,8 +126,9 @@ impl Store {
     pub async fn close_finished(&self, now: OffsetDateTime) -> Result<Vec<CollectionId>, StoreError> {
         run("closing collections", || async {
             // Looked for without a lock first: most of the time there is none, and then nothing is written.
-            let done = format!("SELECT c.id FROM collection c WHERE c.closed_at IS NULL AND {ALL_FINAL} ORDER BY c.id");
-            let candidates = self.reader().await?.fetch(&done, &[], None).await?;
+            let done =
+                format!("SELECT c.id FROM collection c WHERE c.closed_at IS NULL AND {ALL_FINAL} AND {} ORDER BY c.id", grows_no_more());
+            let candidates = self.reader().await?.fetch(&done, &[Value::Number(to_ms(now))], None).await?;
             let candidates = candidates.iter().map(|row| row.get(0)).collect::<Result<Vec<Uuid>, _>>()?;
             if candidates.is_empty() {
                 return Ok(Vec::new());
@@ -166,6 +167,23 @@ pub(crate) async fn cancel_tasks(
 const ALL_FINAL: &str =
     "(SELECT t.id FROM task t WHERE t.id >= c.id AND t.id <= c.last_task AND t.state < 4 ORDER BY t.id LIMIT 1) IS NULL";
 
+/// Nothing more can join, at `$1`: a standing collection ends at its expiry, a deeper step when the step before is closed and every device
+/// in it whose answer gave reason to has its task here.
+fn grows_no_more() -> String {
+    let step_before_is_done = |before: &str| {
+        format!(
+            "NOT EXISTS (SELECT 1 FROM collection p WHERE {before} AND (p.closed_at IS NULL OR EXISTS \
+             (SELECT 1 FROM task m WHERE m.id >= p.id AND m.id <= p.last_task AND m.matched = 1 AND NOT EXISTS \
+             (SELECT 1 FROM task f WHERE f.device_id = m.device_id AND f.id >= c.id AND f.id <= c.last_task))))"
+        )
+    };
+    format!(
+        "(c.cancelled_at IS NOT NULL OR c.expires_at <= $1 OR (c.standing = 0 AND (c.step_of IS NULL OR ({} AND {}))))",
+        step_before_is_done("c.step = 2 AND p.id = c.step_of"),
+        step_before_is_done("p.step_of = c.step_of AND p.step = c.step - 1"),
+    )
+}
+
 async fn close_in(tx: &mut Tx, candidates: &[Uuid], now: OffsetDateTime) -> Result<Vec<CollectionId>, StoreError> {
     // A rerun takes the row of its collection before it touches tasks. With the row in our hand the tasks stay final, but they may have
     // been requeued just before: so look again.
@@ -174,9 +192,12 @@ async fn close_in(tx: &mut Tx, candidates: &[Uuid], now: OffsetDateTime) -> Resu
     let rows = tx.fetch(locked, &[], Some(&batch)).await?;
     let ids = rows.iter().map(|row| row.get(0)).collect::<Result<Vec<Uuid>, _>>()?;
     let batch = Batch::default().ids("id", ids);
-    let still = format!("SELECT c.id, c.targeted FROM collection c JOIN [[v]] ON v.id = c.id WHERE {ALL_FINAL} ORDER BY c.id");
+    let still = format!(
+        "SELECT c.id, c.targeted FROM collection c JOIN [[v]] ON v.id = c.id WHERE {ALL_FINAL} AND {} ORDER BY c.id",
+        grows_no_more()
+    );
     let mut closed = Vec::new();
-    for row in tx.fetch(&still, &[], Some(&batch)).await? {
+    for row in tx.fetch(&still, &[Value::Number(to_ms(now))], Some(&batch)).await? {
         let collection = collection_id(row.get(0)?)?;
         let outcome = tally_in(tx, collection, row.get(1)?).await?;
         let outcome =

@@ -9,6 +9,7 @@ mod device;
 mod escalation;
 mod problem;
 mod rollout;
+mod schedule;
 mod status;
 mod target;
 
@@ -19,6 +20,7 @@ pub use device::*;
 pub use escalation::*;
 pub use problem::*;
 pub use rollout::*;
+pub use schedule::*;
 pub use status::*;
 pub use target::*;
 

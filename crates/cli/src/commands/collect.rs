@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use muster_wire::CollectionId;
 use muster_wire::http::{
     CollectionAnswer, CollectionOptions, CollectionRequest, MAX_ATTEMPT_TIMEOUT_SECONDS, MAX_ATTEMPTS_ASKED, MAX_EXPIRY_SECONDS,
-    MIN_ATTEMPT_TIMEOUT_SECONDS, NewCollection,
+    MAX_WINDOW_SECONDS, MIN_ATTEMPT_TIMEOUT_SECONDS, MIN_WINDOW_SECONDS, NewCollection, Retry, Window,
 };
 use muster_wire::method::{ContentType, Encoding, LogFilter, LogItem};
+use muster_wire::{CollectionId, Reason};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -23,6 +23,8 @@ use crate::rollout::RolloutArgs;
 use crate::target::TargetArgs;
 
 const EXAMPLES: &str = "\
+Deeper steps, for devices whose answer gives reason to, are asked for through the API (docs/SCHEDULES.md).
+
 Examples:
   muster collect bundle --device press-0042 --since 2h --case 48213 --wait
   muster collect logs --devices oslo.txt --module edgeAgent --since 2h --text";
@@ -33,6 +35,8 @@ Examples:
   muster collect bundle --device press-0042 press-0043 --reason 'line 4 stands still'
   muster collect bundle --all --in-flight 200 --expires 12h
   muster collect bundle --all --canary 10 --rate 50/min --ramp 2x/100 --abort-at 5% --priority low
+  muster collect bundle --all --window '0 1 * * *' --window-length 3h --time-zone Europe/Oslo
+  muster collect bundle --all --standing --expires 30days --retry 1m,5m,30m
   muster devices list -o name | muster collect bundle --devices - --wait -o json
   muster collect bundle --all --since yesterday --idempotency-key nightly-2026-01-31 --wait";
 
@@ -78,6 +82,8 @@ struct BundleArgs {
     #[command(flatten)]
     rollout: RolloutArgs,
     #[command(flatten)]
+    when: WhenArgs,
+    #[command(flatten)]
     wait: WaitArgs,
 }
 
@@ -99,6 +105,8 @@ struct CollectLogsArgs {
     pace: PaceArgs,
     #[command(flatten)]
     rollout: RolloutArgs,
+    #[command(flatten)]
+    when: WhenArgs,
     #[command(flatten)]
     wait: WaitArgs,
 }
@@ -156,6 +164,43 @@ struct PaceArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "When")]
+struct WhenArgs {
+    /// Ask devices only in a window that opens at these times: a cron expression
+    #[arg(long, value_name = "CRON", requires = "window_length")]
+    window: Option<String>,
+    /// How long the window stays open
+    #[arg(long, value_name = "SPAN", value_parser = parse_window_span, requires = "window")]
+    window_length: Option<Duration>,
+    /// Time zone of the window
+    #[arg(long, value_name = "ZONE", default_value = "UTC", requires = "window")]
+    time_zone: String,
+    /// Waits before a failed attempt is repeated: a list of spans. One more attempt than there are spans, unless --attempts says otherwise;
+    /// the last span repeats
+    #[arg(long, value_name = "SPANS", value_delimiter = ',', value_parser = parse_span)]
+    retry: Vec<Duration>,
+    /// Repeat only attempts that ended for this reason; repeatable
+    #[arg(long, value_name = "REASON", value_delimiter = ',')]
+    retry_reason: Vec<Reason>,
+    /// Also take devices that meet the target later, until the collection expires; --wait waits as long
+    #[arg(long, conflicts_with_all = ["device", "devices"])]
+    standing: bool,
+}
+
+impl WhenArgs {
+    fn window(&self) -> Option<Window> {
+        let length = self.window_length?;
+        Some(Window { cron: self.window.clone()?, length_seconds: length.as_secs(), time_zone: self.time_zone.clone() })
+    }
+
+    fn retry(&self) -> Option<Retry> {
+        let waits_seconds = self.retry.iter().map(Duration::as_secs).collect();
+        let retry = Retry { reasons: self.retry_reason.clone(), waits_seconds };
+        (retry != Retry::default()).then_some(retry)
+    }
+}
+
+#[derive(Debug, Args)]
 struct WaitArgs {
     /// Wait until every device is done; the exit code says how it ended. Ctrl-C leaves the collection running
     #[arg(long, visible_alias = "exit-status", overrides_with = "wait")]
@@ -187,6 +232,10 @@ fn parse_level(text: &str) -> Result<i32, String> {
 
 fn parse_attempt_span(text: &str) -> Result<Duration, String> {
     within(text, MIN_ATTEMPT_TIMEOUT_SECONDS, MAX_ATTEMPT_TIMEOUT_SECONDS)
+}
+
+fn parse_window_span(text: &str) -> Result<Duration, String> {
+    within(text, MIN_WINDOW_SECONDS, MAX_WINDOW_SECONDS)
 }
 
 fn parse_expiry_span(text: &str) -> Result<Duration, String> {
@@ -237,22 +286,30 @@ pub(crate) async fn create(client: &Client, new: &NewCollection, key: Option<Str
 }
 
 pub(crate) async fn run(args: CollectArgs, client: &Client, out: &mut Out) -> Result<u8, Failure> {
-    let (target, request, case, pace, rollout, wait) = match args.what {
+    let (target, request, case, pace, rollout, when, wait) = match args.what {
         What::Bundle(args) => {
             let since = args.since.map(|since| since.request(out.now()));
             let request = CollectionRequest::Bundle { since, edge_runtime_only: args.edge_runtime_only };
-            (args.target, request, args.case, args.pace, args.rollout, args.wait)
+            (args.target, request, args.case, args.pace, args.rollout, args.when, args.wait)
         }
         What::Logs(args) => {
             let content_type = if args.text { ContentType::Text } else { ContentType::Json };
             let request = CollectionRequest::UploadLogs { items: args.lines.items(out.now()), encoding: Encoding::Gzip, content_type };
-            (args.target, request, args.case, args.pace, args.rollout, args.wait)
+            (args.target, request, args.case, args.pace, args.rollout, args.when, args.wait)
         }
     };
     let target = target.target()?;
-    let options = CollectionOptions { in_flight: rollout.in_flight(), priority: rollout.priority(&target), ..pace.options() };
-    let new =
-        NewCollection { reason: case.reason, case: case.case, options, rollout: rollout.rollout(), ..NewCollection::new(request, target) };
+    let options =
+        CollectionOptions { in_flight: rollout.in_flight(), priority: rollout.priority(&target), retry: when.retry(), ..pace.options() };
+    let new = NewCollection {
+        reason: case.reason,
+        case: case.case,
+        options,
+        rollout: rollout.rollout(),
+        window: when.window(),
+        standing: when.standing,
+        ..NewCollection::new(request, target)
+    };
     let answer = create(client, &new, pace.idempotency_key).await?;
     let created = &answer.created;
     for warning in &answer.warnings {
@@ -309,7 +366,7 @@ mod tests {
         match Cli::parse_from_words(words).expect("parses").command {
             Command::Collect(args) => match args.what {
                 What::Logs(args) => args.lines,
-                other @ What::Bundle(_) => panic!("{other:?}"),
+                other => panic!("{other:?}"),
             },
             other => panic!("{other:?}"),
         }
@@ -338,12 +395,43 @@ mod tests {
     }
 
     #[test]
+    fn windows_and_retries_come_from_flags() {
+        let parse = |words: &[&str]| {
+            Cli::parse_from_words(["muster", "collect", "bundle"].iter().chain(words)).map(|cli| match cli.command {
+                Command::Collect(args) => match args.what {
+                    What::Bundle(args) => args.when,
+                    other => panic!("{other:?}"),
+                },
+                other => panic!("{other:?}"),
+            })
+        };
+        let when = parse(&["--all", "--window", "0 1 * * *", "--window-length", "3h", "--time-zone", "Europe/Oslo"]).expect("parses");
+        let window = Window { cron: "0 1 * * *".to_owned(), length_seconds: 10_800, time_zone: "Europe/Oslo".to_owned() };
+        assert_eq!((when.window(), when.retry()), (Some(window), None));
+        let when = parse(&["--all", "--retry", "1m,5m,30m", "--retry-reason", "no_answer,device_error", "--standing"]).expect("parses");
+        let retry = Retry { reasons: vec![Reason::NoAnswer, Reason::DeviceError], waits_seconds: vec![60, 300, 1800] };
+        assert_eq!((when.window(), when.retry(), when.standing), (None, Some(retry), true));
+        for words in [
+            &["--all", "--window", "@daily"][..],
+            &["--all", "--window-length", "1h"],
+            &["--all", "--time-zone", "UTC"],
+            &["--all", "--window", "@daily", "--window-length", "59s"],
+            &["--all", "--window", "@daily", "--window-length", "8days"],
+            &["--all", "--retry", "0s"],
+            &["--all", "--retry-reason", "bad_luck"],
+            &["--device", "a", "--standing"],
+        ] {
+            assert!(parse(words).is_err(), "{words:?}");
+        }
+    }
+
+    #[test]
     fn options_come_from_flags_and_are_bounded() {
         let parse = |words: &[&str]| {
             Cli::parse_from_words(["muster", "collect", "bundle", "--all"].iter().chain(words)).map(|cli| match cli.command {
                 Command::Collect(args) => match args.what {
                     What::Bundle(args) => (args.pace.options(), args.wait.wait),
-                    other @ What::Logs(_) => panic!("{other:?}"),
+                    other => panic!("{other:?}"),
                 },
                 other => panic!("{other:?}"),
             })

@@ -54,7 +54,11 @@ pub(super) fn block(view: &CollectionView, pace: &Pace, width: usize, out: &Out)
     for line in paces(view) {
         let _ = writeln!(text, "{}", fit(&line, width));
     }
+    if let Some(window) = view.window_now.as_ref().filter(|window| !window.open) {
+        let _ = writeln!(text, "{}", fit(&format!("the window {}", window.words), width));
+    }
     text.push_str(&whys(view, width));
+    text.push_str(&later_steps(view, width, out));
     text.truncate(text.trim_end().len());
     text
 }
@@ -164,15 +168,42 @@ pub(crate) fn summary(view: &CollectionView, out: &Out) -> String {
         .maybe("paused", view.paused.as_ref().map(|paused| format!("{} by {}: {}", relative(paused.at, out.now()), paused.by, paused.why)))
         .line("devices", count(counters.targeted))
         .line("bundles", bytes(view.bundle_bytes))
+        .maybe("window", view.window_now.as_ref().map(|window| window.words.clone()))
+        .maybe("standing", standing(view))
+        .maybe("step", view.step_of.map(|of| format!("{} of {}", of.step, of.collection)))
         .render(out);
     let width = out.width().map_or(usize::MAX, usize::from);
-    format!("{sheet}{}{}", states(counters, width, out), whys(view, width))
+    format!("{sheet}{}{}{}", states(counters, width, out), whys(view, width), later_steps(view, width, out))
+}
+
+fn standing(view: &CollectionView) -> Option<String> {
+    use crate::present::units::rfc3339_seconds;
+    view.standing.then(|| format!("devices that meet the target join until {}", rfc3339_seconds(view.expires_at)))
+}
+
+/// The deeper steps, each with who came to it.
+fn later_steps(view: &CollectionView, width: usize, out: &Out) -> String {
+    view.later_steps.iter().zip(&view.steps).fold(String::new(), |mut text, (step, asked)| {
+        let who = match &asked.when_matches {
+            Some(pattern) => format!("for answers that match {pattern}"),
+            None => "for every device that was verified".to_owned(),
+        };
+        let state = crate::present::collection_word(step.state);
+        let head = format!("step {}  {}  {}  {state}  {}", step.step, step.kind, step.id, counted(step.counters.targeted, "device"));
+        let _ = writeln!(text, "{}\n{}", fit(&head, width), fit(&format!("  {}", one_line(&who)), width));
+        for line in states(&step.counters, width.saturating_sub(2), out).lines() {
+            let _ = writeln!(text, "  {line}");
+        }
+        text
+    })
 }
 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use muster_wire::http::{CollectionOptions, CollectionRequest, CollectionState, Rollout, TargetView};
+    use muster_wire::http::{
+        CollectionOptions, CollectionRequest, CollectionState, EscalationStep, Rollout, StepView, TargetView, WindowNow,
+    };
     use std::time::Duration;
     use time::macros::datetime;
 
@@ -193,8 +224,10 @@ pub(super) mod tests {
             pace: None,
             paused: None,
             window: None,
+            window_now: None,
             standing: false,
             steps: Vec::new(),
+            later_steps: Vec::new(),
             step_of: None,
             counters,
             reasons: [(Reason::Collected, 90), (Reason::NoAnswer, 3), (Reason::UploadTruncated, 12)].into(),
@@ -255,6 +288,34 @@ pub(super) mod tests {
         view.paused = Some(Paused { at: view.created_at, by: "rollout".to_owned(), why });
         let out = Out::for_test(Some(100));
         insta::assert_snapshot!(format!("{}\n\n{}", block(&view, &pace(), 100, &out), summary(&view, &out)));
+    }
+
+    #[test]
+    fn windows_and_steps_are_shown() {
+        let step = |when_matches: Option<&str>| EscalationStep {
+            request: CollectionRequest::Bundle { since: None, edge_runtime_only: false },
+            when_matches: when_matches.map(str::to_owned),
+        };
+        let later = |step, state, counters| StepView {
+            id: "col_01jd8k2m3n4p5q6r7t".parse().expect("an id"),
+            step,
+            kind: "upload_logs".to_owned(),
+            state,
+            counters,
+        };
+        let words = "opens 2026-11-26 01:00 Europe/Oslo".to_owned();
+        let view = CollectionView {
+            window_now: Some(WindowNow { open: false, changes_at: None, words }),
+            standing: true,
+            steps: vec![step(Some("ERR|panic")), step(None)],
+            later_steps: vec![
+                later(2, CollectionState::Running, Counters { targeted: 12, accepted: 2, verified: 10, ..Counters::default() }),
+                later(3, CollectionState::Running, Counters::default()),
+            ],
+            ..running()
+        };
+        insta::assert_snapshot!("block_with_steps", block(&view, &pace(), 100, &Out::for_test(Some(100))));
+        insta::assert_snapshot!("summary_with_steps", summary(&view, &Out::for_test(Some(100))));
     }
 
     #[test]

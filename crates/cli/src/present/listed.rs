@@ -1,7 +1,9 @@
 //! How each kind of thing looks as a row.
 
 use muster_wire::TaskState;
-use muster_wire::http::{BundleFile, BundleView, CollectionState, CollectionView, Counters, DeviceView, ObjectCheck, TaskView};
+use muster_wire::http::{
+    BundleFile, BundleView, CollectionState, CollectionView, Counters, DeviceView, ObjectCheck, ScheduleRun, ScheduleView, TaskView,
+};
 use serde::Serialize;
 use time::OffsetDateTime;
 
@@ -140,6 +142,55 @@ impl Listed for DeviceView {
 
     fn name(&self) -> String {
         self.id.to_string()
+    }
+}
+
+impl Listed for ScheduleView {
+    const COLUMNS: &'static [Column] = &[
+        Column::id("SCHEDULE"),
+        Column::text("CRON"),
+        Column::text("ZONE"),
+        Column::text("MAKES"),
+        Column::text("NEXT"),
+        Column::text("LAST"),
+        Column::text("OUTCOME"),
+    ];
+
+    fn cells(&self, now: OffsetDateTime) -> Vec<String> {
+        let next = match (self.paused_at, self.next_due) {
+            (Some(_), _) => "paused".to_owned(),
+            (None, next) => next.map(|at| relative(at, now)).unwrap_or_default(),
+        };
+        vec![
+            self.name.clone(),
+            self.cron.clone(),
+            self.time_zone.clone(),
+            self.collection.request.kind().to_owned(),
+            next,
+            self.last_run.as_ref().map(|run| relative(run.due, now)).unwrap_or_else(|| "never".to_owned()),
+            self.last_run.as_ref().map(|run| run.outcome.as_str().to_owned()).unwrap_or_default(),
+        ]
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+}
+
+impl Listed for ScheduleRun {
+    const COLUMNS: &'static [Column] = &[Column::text("DUE"), Column::text("OUTCOME"), Column::id("COLLECTION"), Column::text("DETAIL")];
+
+    fn cells(&self, _now: OffsetDateTime) -> Vec<String> {
+        vec![
+            super::units::rfc3339_seconds(self.due),
+            self.outcome.as_str().to_owned(),
+            self.collection.map(|id| id.to_string()).unwrap_or_default(),
+            self.detail.clone().unwrap_or_default(),
+        ]
+    }
+
+    fn name(&self) -> String {
+        self.collection.map(|id| id.to_string()).unwrap_or_default()
     }
 }
 

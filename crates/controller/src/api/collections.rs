@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::extract::{Id, Json, JsonOrDefault, Query, RawJson, read_json};
 use super::guard::Caller;
 use super::problem::{ApiError, ApiResult};
-use super::{Api, collection_not_found, cursor};
+use super::{Api, cursor};
 use crate::collections;
 
 /// Makes a repeated create find what the first one made.
@@ -89,7 +89,7 @@ pub(crate) async fn create(
 #[utoipa::path(get, path = "/api/v1/collections/{id}", tag = "collections", params(("id" = CollectionId, Path)),
     responses((status = 200, body = CollectionView), (status = 404, body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn show(State(api): State<Arc<Api>>, Id(id): Id<CollectionId>) -> ApiResult<Json<CollectionView>> {
-    api.store.collection_view(id).await?.map(Json).ok_or_else(|| collection_not_found(id))
+    collections::show(&api, id).await.map(Json)
 }
 
 /// Pause

@@ -57,9 +57,18 @@ impl Device {
         });
         Self { client, worker }
     }
+
+    /// From here on it answers nothing by itself; its requests go to who asks for them.
+    pub(crate) async fn requests(&self, id: &str, method: &str) -> mpsc::Receiver<Message> {
+        self.worker.abort();
+        let (sender, requests) = mpsc::channel(8);
+        let keep = move |message| drop(sender.try_send(message));
+        self.client.subscribe(format!("muster/v1/d/{id}/cmd/{method}"), keep).await.expect("its own requests");
+        requests
+    }
 }
 
-async fn publish(client: &MqttClient, topic: &str, payload: &Value, retain: bool, correlation: Option<Vec<u8>>) {
+pub(crate) async fn publish(client: &MqttClient, topic: &str, payload: &Value, retain: bool, correlation: Option<Vec<u8>>) {
     let mut options = PublishOptions { qos: QoS::AtLeastOnce, retain, ..PublishOptions::default() };
     options.properties.correlation_data = correlation;
     options.properties.user_properties = vec![("__stat".to_owned(), "200".to_owned()), ("__protVer".to_owned(), "1.0".to_owned())];
@@ -91,7 +100,7 @@ async fn answer(client: &MqttClient, id: &str, request: Message) {
 }
 
 /// Put Blob with a grant, as any storage client does it.
-async fn upload(grant: &str, name: &str, bytes: &[u8]) {
+pub(crate) async fn upload(grant: &str, name: &str, bytes: &[u8]) {
     let (container, query) = grant.split_once('?').unwrap();
     let (authority, path) = container.strip_prefix("http://").unwrap().split_once('/').unwrap();
     let name = name.replace(' ', "%20");

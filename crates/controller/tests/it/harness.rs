@@ -75,6 +75,12 @@ impl Postgres {
         maker
     }
 
+    /// A statement past the controller, to bring about what takes hours.
+    pub(crate) fn run(&self, sql: &str) {
+        let output = std::process::Command::new("psql").args([&self.url, "-qc", sql]).output().expect("psql");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
     fn ask(&self, sql: &str) {
         let output = std::process::Command::new("psql").args([&format!("{}/postgres", self.stem), "-qc", sql]).output().expect("psql");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

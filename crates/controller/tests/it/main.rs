@@ -10,3 +10,4 @@ mod harness;
 mod lifecycle;
 mod problems;
 mod rollout;
+mod timing;

@@ -17,6 +17,7 @@ fn facts(state: TaskState) -> TaskFacts {
         time_up: false,
         time_left: 60 * MINUTE,
         retry_delay: Duration::from_secs(5),
+        retry_reasons: Reasons::EVERY,
     }
 }
 
@@ -132,6 +133,28 @@ fn silence_ends_with_the_reason_that_fits() {
     assert_eq!(word(decide(&late, &Event::StatusReported(TaskStatus::Failed))), "retry sas_expired");
     let forgotten_but_there = TaskFacts { said: Some(TaskStatus::Unknown), ..facts(Accepted) };
     assert_eq!(word(decide(&forgotten_but_there, &Event::ObjectsFound)), "uploaded");
+}
+
+#[test]
+fn what_comes_late_counts_until_the_next_attempt_is_sent() {
+    let put_back = |work| TaskFacts { attempt: 1, work, ..facts(Queued) };
+    assert_eq!(word(decide(&put_back(Work::UploadOne), &Event::ObjectsFound)), "uploaded");
+    let complete = Event::Judged(Verdict::Complete, Reason::Collected);
+    assert_eq!(word(decide(&put_back(Work::Answer), &complete)), "verified collected");
+    assert_eq!(word(decide(&put_back(Work::UploadOne), &complete)), "- not_dispatched", "objects go through uploaded");
+    let damaged = Event::Judged(Verdict::Damaged, Reason::AnswerMalformed);
+    assert_eq!(word(decide(&put_back(Work::Answer), &damaged)), "- not_dispatched", "the next attempt decides");
+    assert_eq!(word(decide(&facts(Queued), &complete)), "- not_dispatched", "never sent");
+}
+
+#[test]
+fn only_the_reasons_a_collection_names_are_repeated() {
+    let only_silence = TaskFacts { retry_reasons: Reasons::of(&[Reason::NoAnswer]), ..facts(Dispatched) };
+    assert_eq!(word(decide(&only_silence, &Event::Answered(Answer::Status(500)))), "failed device_error");
+    let silent = TaskFacts { time_up: true, ..only_silence };
+    assert_eq!(word(decide(&silent, &Event::NothingFound { begun: false })), "retry no_answer");
+    let started = TaskFacts { agent_started_ago: Some(Duration::ZERO), ..only_silence };
+    assert_eq!(word(decide(&started, &Event::Answered(Answer::Status(400)))), "refused request_refused");
 }
 
 #[test]

@@ -40,15 +40,18 @@ on_both! {
     }
 }
 
+/// Steps of the schema.
+const STEPS: usize = 6;
+
 #[tokio::test]
 async fn a_fresh_database_is_migrated_by_one_of_many() {
     let directory = tempfile::tempdir().expect("a private directory");
     let options = StoreOptions::new(format!("sqlite://{}", directory.path().join("fresh.db").display()));
     let first = Store::connect(&options).await.expect("made");
-    assert!(matches!(first.schema_state().await.expect("read"), SchemaState::Behind { pending } if pending.len() == 5));
+    assert!(matches!(first.schema_state().await.expect("read"), SchemaState::Behind { pending } if pending.len() == STEPS));
     let second = Store::connect(&options).await.expect("opened");
     let (a, b) = tokio::join!(first.migrate(), second.migrate());
-    assert_eq!(a.expect("migrated").len() + b.expect("migrated").len(), 5);
+    assert_eq!(a.expect("migrated").len() + b.expect("migrated").len(), STEPS);
 }
 
 #[tokio::test]

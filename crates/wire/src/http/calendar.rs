@@ -1,6 +1,7 @@
 //! When a collection may ask devices, and when it is made.
 
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 
 /// Longest window, in seconds: a week.
 pub const MAX_WINDOW_SECONDS: u64 = 7 * 24 * 3600;
@@ -20,6 +21,19 @@ pub struct Window {
     /// IANA name of the time zone the expression is read in.
     #[serde(default = "utc")]
     pub time_zone: String,
+}
+
+/// Where a window stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct WindowNow {
+    /// Devices may be asked now.
+    pub open: bool,
+    /// When it opens; when it closes, if it is open. Absent when it never opens again.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub changes_at: Option<OffsetDateTime>,
+    /// The same as the clock on the wall shows it there: `opens 2026-11-26 01:00 Europe/Oslo`.
+    pub words: String,
 }
 
 pub(crate) fn utc() -> String {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{Choice, EscalationStep, Missing, PaceView, Paused, Priority, Retry, Rollout, Target, TargetView, Verdict, Window};
+use super::{Choice, EscalationStep, Missing, PaceView, Paused, Priority, Retry, Rollout, Target, TargetView, Verdict, Window, WindowNow};
 use crate::method::request::{ContentType, Encoding, LogItem};
 use crate::{AttemptId, CollectionId, DeviceId, Reason, TaskId, TaskState};
 
@@ -260,12 +260,18 @@ pub struct CollectionView {
     /// Devices are asked only at these times.
     #[serde(default)]
     pub window: Option<Window>,
+    /// Where its window stands; only while it is open.
+    #[serde(default)]
+    pub window_now: Option<WindowNow>,
     /// Also takes devices that meet the target later.
     #[serde(default)]
     pub standing: bool,
-    /// Deeper steps it was asked for with.
+    /// Deeper steps behind this one.
     #[serde(default)]
     pub steps: Vec<EscalationStep>,
+    /// Where those steps stand; only of a collection that is shown by itself.
+    #[serde(default)]
+    pub later_steps: Vec<StepView>,
     /// The collection whose step this one is.
     #[serde(default)]
     pub step_of: Option<StepOf>,
@@ -275,6 +281,21 @@ pub struct CollectionView {
     pub reasons: BTreeMap<Reason, u64>,
     /// Bytes of its bundles.
     pub bundle_bytes: u64,
+}
+
+/// Where a deeper step stands. It is a collection of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct StepView {
+    /// Its collection.
+    pub id: CollectionId,
+    /// Its number, from 2.
+    pub step: u8,
+    /// Kind of its request.
+    pub kind: String,
+    /// Where it stands.
+    pub state: CollectionState,
+    /// Its tasks per state; it gets one for each device whose answer gave reason to.
+    pub counters: Counters,
 }
 
 /// Which step of which collection.
