@@ -83,7 +83,8 @@ impl Findings {
             |pick: fn(&(String, String, String, bool)) -> &String| self.0.iter().map(|row| pick(row).chars().count()).max().unwrap_or(0);
         let (a, b, c) = (width(|row| &row.0), width(|row| &row.1), width(|row| &row.2));
         for (what, measured, allowed, holds) in &self.0 {
-            println!("{what:<a$}  {measured:>b$}  {allowed:<c$}  {}", if *holds { "" } else { "NOT AS IT SHOULD BE" });
+            let line = format!("{what:<a$}  {measured:>b$}  {allowed:<c$}  {}", if *holds { "" } else { "NOT AS IT SHOULD BE" });
+            println!("{}", line.trim_end());
         }
         self.0.iter().all(|(_, _, _, holds)| *holds)
     }

@@ -43,16 +43,20 @@ pub(crate) async fn run(plan: &Plan) -> Result<Findings> {
     let state = |view: &muster_wire::http::CollectionView| format!("{} of {} done", view.counters.done(), view.counters.targeted);
     findings.note("the large collection when measuring began", state(&before));
     findings.check("and when it ended", state(&after), "still running", after.state == CollectionState::Running);
-    for (what, times) in [("idle", &idle), ("high, beside the large one", &high), ("normal, beside the large one", &normal)] {
-        findings.note(&format!("{what}: median"), format!("{:.0} ms", at(times, 0.5)));
-        findings.note(&format!("{what}: 99th percentile"), format!("{:.0} ms", at(times, 0.99)));
+    for (what, times) in [("idle", idle), ("high, beside the large one", high), ("normal, beside the large one", normal)] {
+        let slowest = times.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(index, _)| index + 1);
+        let mut sorted = times;
+        sorted.sort_by(f64::total_cmp);
+        findings.note(&format!("{what}: median"), format!("{:.0} ms", at(&sorted, 0.5)));
+        findings.note(&format!("{what}: 99th percentile"), format!("{:.0} ms", at(&sorted, 0.99)));
+        findings.note(&format!("{what}: slowest, and which"), format!("{:.0} ms, #{slowest} of {}", at(&sorted, 1.0), sorted.len()));
     }
     drop((controllers, many, single));
     database.drop_now().await;
     Ok(findings)
 }
 
-/// The time of one request after the other, each for one device, in milliseconds, sorted.
+/// The time of one request after the other, each for one device, in milliseconds.
 async fn measure(api: &Api, requests: usize, priority: Priority) -> Result<Vec<f64>> {
     let mut times = Vec::with_capacity(requests);
     for number in 0..requests {
@@ -72,7 +76,6 @@ async fn measure(api: &Api, requests: usize, priority: Priority) -> Result<Vec<f
         }
         times.push(began.elapsed().as_secs_f64() * 1000.0);
     }
-    times.sort_by(f64::total_cmp);
     Ok(times)
 }
 
