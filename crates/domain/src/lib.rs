@@ -4,6 +4,7 @@
 //! * [`task`]: the transition table as data. The check in Rust and the `WHERE` of the database both come from it.
 //! * [`event`]: what can happen to an attempt, and [`event::decide`], the one function that says what follows.
 //! * [`backoff`], [`deadline`]: when the next attempt, the next question and the end of waiting are.
+//! * [`condition`]: the language in which devices are chosen: its grammar, its parser, and what it says of a device.
 //! * [`counters`]: the honest sum over the states of a collection.
 //! * [`inspect`]: reads one object (zip, gzip, JSON, text) without trusting a byte of it and in bounded memory.
 //! * [`verdict`]: judges all objects of an attempt: complete, partial, empty or damaged, and what is missing.
@@ -11,6 +12,7 @@
 //! Clocks and randomness are parameters. [`inspect`] reads from a reader it is given and opens nothing itself.
 
 pub mod backoff;
+pub mod condition;
 pub mod counters;
 pub mod deadline;
 pub mod event;
