@@ -71,6 +71,7 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
     let guard = Arc::new(Guard::new(&api.settings));
     let v1 = Router::new()
         .route("/collections", get(collections::list).post(collections::create))
+        .route("/collections/preview", post(collections::preview))
         .route("/collections/{id}", get(collections::show))
         .route("/collections/{id}/tasks", get(tasks::list))
         .route("/collections/{id}/cancel", post(collections::cancel))
@@ -206,7 +207,7 @@ impl Modify for Bearer {
     security(("bearer" = [])),
     modifiers(&Bearer),
     paths(
-        collections::list, collections::create, collections::show, collections::cancel, collections::rerun, events::events,
+        collections::list, collections::create, collections::preview, collections::show, collections::cancel, collections::rerun, events::events,
         tasks::list, tasks::show, devices::list, devices::show,
         bundles::list, bundles::show, bundles::files, bundles::download, bundles::cat, bundles::verify,
         service::status, service::openapi, service::metrics, service::healthz, service::readyz,

@@ -122,7 +122,7 @@ impl Outbound {
             self.give_up(work, &task, TaskState::Refused, Reason::MethodUnsupported, detail).await;
         }
         if !work.uploads() {
-            let payload = request::payload(work, None);
+            let payload = request::payload(&work.request, None);
             for task in tasks {
                 self.publish(work, &task, now, payload.clone()).await;
             }
@@ -140,7 +140,7 @@ impl Outbound {
             }
             let Some((opened, task)) = opening.next().await else { return };
             match opened {
-                Ok(grant) => self.publish(work, &task, now, request::payload(work, Some(grant.url().expose_secret()))).await,
+                Ok(grant) => self.publish(work, &task, now, request::payload(&work.request, Some(grant.url().expose_secret()))).await,
                 Err(error) => {
                     tracing::warn!(attempt = %task.attempt, error = &error as &dyn std::error::Error, "could not open an inbox; the task is put back");
                     self.put_back(work, &task, now).await;

@@ -16,12 +16,11 @@ use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 use crate::session::{PublishError, Session};
-use crate::work::OpenWork;
 
 /// The payload of a collection's request; `grant_url` where the method uploads.
-pub(crate) fn payload(work: &OpenWork, grant_url: Option<&str>) -> Bytes {
+pub fn payload(request: &CollectionRequest, grant_url: Option<&str>) -> Bytes {
     let grant_url = SasUrl::new(grant_url.unwrap_or_default());
-    let json = match &work.request {
+    let json = match request {
         // `until` is never sent: devices put `since` in its place (iotedge-direct-methods §6.4).
         CollectionRequest::Bundle { since, edge_runtime_only } => {
             UploadSupportBundleRequest { sas_url: grant_url, since: since.clone(), until: None, edge_runtime_only: *edge_runtime_only }

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use muster_wire::CollectionId;
 use muster_wire::http::{
     CollectionAnswer, CollectionOptions, CollectionRequest, MAX_ATTEMPT_TIMEOUT_SECONDS, MAX_ATTEMPTS_ASKED, MAX_EXPIRY_SECONDS,
-    MAX_IN_FLIGHT, MIN_ATTEMPT_TIMEOUT_SECONDS, NewCollection,
+    MAX_IN_FLIGHT, MIN_ATTEMPT_TIMEOUT_SECONDS, NewCollection, Preview,
 };
 use muster_wire::method::{ContentType, Encoding, LogFilter, LogItem};
 use time::OffsetDateTime;
@@ -16,10 +16,10 @@ use crate::client::Client;
 use crate::failure::{Failure, exit};
 use crate::follow::{exit_code, follow_with_progress, summary};
 use crate::moment::{Moment, parse_moment, parse_span};
-use crate::present::units::counted;
+use crate::present::units::{bytes, counted, duration};
 use crate::present::{Form, Out, Sheet, one_line};
 use crate::progress;
-use crate::target::TargetArgs;
+use crate::target::{ChoiceArgs, TargetArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -30,13 +30,16 @@ const BUNDLE_EXAMPLES: &str = "\
 Examples:
   muster collect bundle --device press-0042 --since 2h --case 48213 --wait
   muster collect bundle --device press-0042 press-0043 --reason 'line 4 stands still'
-  muster collect bundle --all --in-flight 200 --expires 12h
+  muster collect bundle -t \"tags.site = 'oslo' AND NOT reported.firmware IN ['1.4.2']\" --since 2h
+  muster collect bundle -t 'tags.lab = true' --since 2h --dry-run
+  muster collect bundle --all --sample 2% --exclude press-0042 --in-flight 200 --expires 12h
   muster devices list -o name | muster collect bundle --devices - --wait -o json
   muster collect bundle --all --since yesterday --idempotency-key nightly-2026-01-31 --wait";
 
 const LOGS_EXAMPLES: &str = "\
 Examples:
   muster collect logs --device press-0042 --since 2h
+  muster collect logs -t \"STARTSWITH(tags.line, 'press')\" --limit 20 --since 2h
   muster collect logs --devices oslo.txt --module edgeAgent --module 'opc.*' --tail 5000 --wait
   muster collect logs --all --since '2026-01-31 14:00' --until '2026-01-31 14:30' --json
   muster collect logs --device press-0042 --module edgeHub --regex '(?i)retry' --text --case 48213";
@@ -63,6 +66,8 @@ enum What {
 struct BundleArgs {
     #[command(flatten)]
     target: TargetArgs,
+    #[command(flatten)]
+    choice: ChoiceArgs,
     /// Logs since then: 2h, yesterday, "2026-01-31 14:05" (UTC), RFC 3339; everything the device has unless given
     #[arg(long, value_name = "TIME", value_parser = parse_moment, help_heading = "Which logs")]
     since: Option<Moment>,
@@ -81,6 +86,8 @@ struct BundleArgs {
 struct CollectLogsArgs {
     #[command(flatten)]
     target: TargetArgs,
+    #[command(flatten)]
+    choice: ChoiceArgs,
     #[command(flatten)]
     lines: LineArgs,
     /// Lines as they were printed
@@ -144,6 +151,9 @@ struct PaceArgs {
     /// Life of the collection: devices that are offline are waited for until then
     #[arg(long, value_name = "SPAN", value_parser = parse_expiry_span)]
     expires: Option<Duration>,
+    /// Show whom it would ask, who would wait and what the first device would get, and make nothing
+    #[arg(long, conflicts_with = "wait")]
+    dry_run: bool,
     /// Most devices asked at the same time
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_IN_FLIGHT)))]
     in_flight: Option<u32>,
@@ -235,20 +245,28 @@ pub(crate) async fn create(client: &Client, new: &NewCollection, key: Option<Str
 }
 
 pub(crate) async fn run(args: CollectArgs, client: &Client, out: &mut Out) -> Result<u8, Failure> {
-    let (target, request, case, pace, wait) = match args.what {
+    let (target, choice, request, case, pace, wait) = match args.what {
         What::Bundle(args) => {
             let since = args.since.map(|since| since.request(out.now()));
             let request = CollectionRequest::Bundle { since, edge_runtime_only: args.edge_runtime_only };
-            (args.target, request, args.case, args.pace, args.wait)
+            (args.target, args.choice, request, args.case, args.pace, args.wait)
         }
         What::Logs(args) => {
             let content_type = if args.text { ContentType::Text } else { ContentType::Json };
             let request = CollectionRequest::UploadLogs { items: args.lines.items(out.now()), encoding: Encoding::Gzip, content_type };
-            (args.target, request, args.case, args.pace, args.wait)
+            (args.target, args.choice, request, args.case, args.pace, args.wait)
         }
     };
-    let new =
-        NewCollection { reason: case.reason, case: case.case, options: pace.options(), ..NewCollection::new(request, target.target()?) };
+    let new = NewCollection {
+        reason: case.reason,
+        case: case.case,
+        choice: choice.choice()?,
+        options: pace.options(),
+        ..NewCollection::new(request, target.target()?)
+    };
+    if pace.dry_run {
+        return preview(client, &new, out).await;
+    }
     let answer = create(client, &new, pace.idempotency_key).await?;
     let created = &answer.created;
     for warning in &answer.warnings {
@@ -268,6 +286,42 @@ pub(crate) async fn run(args: CollectArgs, client: &Client, out: &mut Out) -> Re
             .line("next", format!("muster collections watch {}", created.id))
     })?;
     Ok(exit::DONE)
+}
+
+/// Shows what a collection would do.
+async fn preview(client: &Client, new: &NewCollection, out: &mut Out) -> Result<u8, Failure> {
+    let asked = client.post("preview the collection", &["collections", "preview"], new, None);
+    let preview: Preview = progress::waiting("previewing the collection", asked).await?;
+    for warning in &preview.warnings {
+        out.note(&format!("note: {}", one_line(warning)));
+    }
+    let name = preview.targeted.to_string();
+    out.one(&preview, &name, |_| preview_sheet(&preview))?;
+    Ok(exit::DONE)
+}
+
+fn preview_sheet(preview: &Preview) -> Sheet {
+    let some = |count: u64, why: &str| (count > 0).then(|| format!("{count} ({why})"));
+    let estimate = match &preview.estimate {
+        Some(estimate) => format!(
+            "{} in about {}, from {} of this kind",
+            bytes(estimate.bytes),
+            duration(estimate.seconds as f64),
+            counted(estimate.from_bundles, "past bundle")
+        ),
+        None => "no past bundles of this kind to estimate from".to_owned(),
+    };
+    let example = preview.example.as_ref();
+    Sheet::default()
+        .line("devices", preview.targeted.to_string())
+        .maybe("skipped", some(preview.skipped, "the device lacks the method"))
+        .maybe("waiting", some(preview.offline, "offline"))
+        .maybe("busy", some(preview.busy, "at work on another bundle"))
+        .maybe("unknown", some(preview.presence_unknown, "asked, though nobody knows whether they are connected"))
+        .line("estimate", estimate)
+        .maybe("first device", example.map(|example| example.device.to_string()))
+        .maybe("its request", example.map(|example| format!("{} {}", example.method, example.payload)))
+        .line("made", "nothing: this was a dry run")
 }
 
 /// Follows a collection to its end, prints where it stands then, and turns it into an exit code.
