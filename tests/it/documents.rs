@@ -247,3 +247,14 @@ fn metrics_that_pages_name_exist() {
     }
     complain(&problems);
 }
+
+#[test]
+fn every_example_of_a_condition_can_be_read() {
+    let examples = fenced_block(&read("docs/TARGETS.md"), "condition");
+    assert!(examples.lines().count() >= 10, "the examples were not found");
+    for line in examples.lines() {
+        if let Err(error) = line.parse::<muster_domain::condition::Condition>() {
+            panic!("docs/TARGETS.md: {line}\n{error}");
+        }
+    }
+}

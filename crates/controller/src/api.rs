@@ -72,6 +72,7 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
     let guard = Arc::new(Guard::new(&api.settings));
     let v1 = Router::new()
         .route("/collections", get(collections::list).post(collections::create))
+        .route("/collections/preview", post(collections::preview))
         .route("/collections/{id}", get(collections::show))
         .route("/collections/{id}/tasks", get(tasks::list))
         .route("/collections/{id}/pause", post(collections::pause))
@@ -215,7 +216,7 @@ impl Modify for Bearer {
     security(("bearer" = [])),
     modifiers(&Bearer),
     paths(
-        collections::list, collections::create, collections::show, collections::pause, collections::resume, collections::cancel,
+        collections::list, collections::create, collections::preview, collections::show, collections::pause, collections::resume, collections::cancel,
         collections::rerun, events::events,
         schedules::list, schedules::create, schedules::show, schedules::delete, schedules::pause, schedules::resume, schedules::run_now,
         schedules::runs, tasks::list, tasks::show, devices::list, devices::show,

@@ -1,17 +1,15 @@
 //! Making, ending and repeating collections: what the API and the console both do.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use http::StatusCode;
 use muster_domain::calendar::OpenTimes;
-use muster_store::{Cancelled, Created, Idempotency, KnownDevice, MAX_COLLECTION_TASKS, NewTask, Reran, Resumed};
+use muster_store::{Cancelled, Created, Idempotency, Reran, Resumed};
+use muster_wire::CollectionId;
 use muster_wire::http::{
     Cancel, CollectionAnswer, CollectionCreated, CollectionOptions, CollectionState, CollectionView, MAX_EXPIRY_SECONDS, MAX_TEXT_CHARS,
-    MIN_ATTEMPT_TIMEOUT_SECONDS, NewCollection, Pause, Paused, Rerun, Rollout, StepOf, Target, TargetView, Touched, WindowNow,
+    MIN_ATTEMPT_TIMEOUT_SECONDS, NewCollection, Pause, Paused, Rerun, Rollout, StepOf, Touched, WindowNow,
 };
-use muster_wire::method::Method;
-use muster_wire::{CollectionId, DeviceId, Reason};
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
@@ -19,25 +17,20 @@ use crate::api::problem::{ApiError, ApiResult};
 use crate::api::{Api, collection_not_found};
 use crate::settings::DispatchSettings;
 use crate::settle::{self, settle};
+use crate::targets;
 
 /// Longest `Idempotency-Key`, in characters.
 pub const MAX_IDEMPOTENCY_KEY_CHARS: usize = 200;
-/// Unknown devices that are named in an answer.
-pub const MAX_UNKNOWN_LISTED: usize = 20;
-/// Device ids read at once.
-const IDS_PER_READ: u32 = 10_000;
 
 /// Makes a collection, or finds the one the same request made before. True: made now.
 pub(crate) async fn create(api: &Api, caller: &str, key: Option<String>, new: NewCollection) -> ApiResult<(bool, CollectionAnswer)> {
     let now = OffsetDateTime::now_utc();
     let idempotency = key.map(|key| check_key(key, &new)).transpose()?;
-    let settled = settle(&new, &api.settings.dispatch, now).map_err(|problem| ApiError::from(*problem))?;
+    let mut settled = settle(&new, &api.settings.dispatch, now).map_err(|problem| ApiError::from(*problem))?;
     let method = settle::method(&settled.request);
-    let (target, tasks) = match new.target {
-        Target::Devices { devices } => (TargetView::Devices, named(api, devices, method).await?),
-        Target::All {} => (TargetView::All, all(api, method, new.standing).await?),
-        Target::Condition { .. } => unreachable!("settle refuses it"),
-    };
+    let aimed = targets::aim(api, new.target, &new.choice, new.standing).await?;
+    aimed.warn(&mut settled.warnings);
+    let tasks = targets::tasks(api, aimed.devices, method).await?;
     let targeted = tasks.len() as u64;
     let why = "made paused; it begins when somebody resumes it".to_owned();
     let paused = new.rollout.start_paused.then(|| Paused { at: now, by: caller.to_owned(), why });
@@ -45,7 +38,7 @@ pub(crate) async fn create(api: &Api, caller: &str, key: Option<String>, new: Ne
     let mut collection = muster_store::NewCollection {
         id: CollectionId::new(),
         request: settled.request,
-        target,
+        target: aimed.view,
         reason: new.reason,
         case: new.case,
         created_by: caller.to_owned(),
@@ -247,115 +240,9 @@ fn check_key(key: String, new: &NewCollection) -> ApiResult<Idempotency> {
     Ok(Idempotency { key, body_sha256 })
 }
 
-/// The devices named, each once, in the order they were named.
-async fn named(api: &Api, devices: Vec<DeviceId>, method: Method) -> ApiResult<Vec<NewTask>> {
-    let mut seen = HashSet::with_capacity(devices.len());
-    let devices: Vec<DeviceId> = devices.into_iter().filter(|device| seen.insert(device.clone())).collect();
-    drop(seen);
-    let known = api.store.known_devices(&devices).await?;
-    if known.len() < devices.len() {
-        let known: HashSet<&DeviceId> = known.iter().map(|device| &device.id).collect();
-        return Err(unknown_devices(devices.iter().filter(|device| !known.contains(device))));
-    }
-    let unable: HashSet<&DeviceId> = known.iter().filter(|device| !offers(device, method)).map(|device| &device.id).collect();
-    Ok(devices
-        .iter()
-        .map(|device| NewTask { device: device.clone(), skip: unable.contains(device).then_some(Reason::MethodUnsupported) })
-        .collect())
-}
-
-fn unknown_devices<'a>(unknown: impl Iterator<Item = &'a DeviceId> + Clone) -> ApiError {
-    let count = unknown.clone().count();
-    let detail = match count {
-        1 => "a device named is not in the registry".to_owned(),
-        _ => format!("{count} of the devices named are not in the registry"),
-    };
-    let error = ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "unknown_devices", "Devices are not known", detail)
-        .next_step("check the spelling; a device is known from the moment it first connects (muster devices list)");
-    let error = unknown
-        .take(MAX_UNKNOWN_LISTED)
-        .fold(error, |error, device| error.field("target.devices", format!("{device} is not in the registry")));
-    match count.saturating_sub(MAX_UNKNOWN_LISTED) {
-        0 => error,
-        more => error.field("target.devices", format!("and {more} more")),
-    }
-}
-
-/// Every device of the registry. A standing collection may begin with none.
-async fn all(api: &Api, method: Method, standing: bool) -> ApiResult<Vec<NewTask>> {
-    let mut tasks: Vec<NewTask> = Vec::new();
-    loop {
-        let after = tasks.last().map(|task| task.device.clone());
-        let ids = api.store.all_device_ids(after.as_ref(), IDS_PER_READ).await?;
-        if ids.is_empty() {
-            break;
-        }
-        if tasks.len() + ids.len() > MAX_COLLECTION_TASKS {
-            return Err(ApiError::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "too_many_devices",
-                "Too many devices for one collection",
-                format!("the registry has more than {MAX_COLLECTION_TASKS} devices, the most one collection takes"),
-            )
-            .next_step("name the devices, in several collections"));
-        }
-        let known = api.store.known_devices(&ids).await?;
-        let unable: HashSet<&DeviceId> = known.iter().filter(|device| !offers(device, method)).map(|device| &device.id).collect();
-        tasks.extend(
-            ids.iter().map(|device| NewTask { device: device.clone(), skip: unable.contains(device).then_some(Reason::MethodUnsupported) }),
-        );
-    }
-    if tasks.is_empty() && !standing {
-        return Err(ApiError::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "empty_target",
-            "No device to collect from",
-            "the registry has no device yet",
-        )
-        .next_step("connect a device to the broker (muster-agent run, or muster-agent fleet); it is known from then on"));
-    }
-    Ok(tasks)
-}
-
-/// Whether a device says it answers this method. One that never said anything is asked: its answer will tell.
-fn offers(device: &KnownDevice, method: Method) -> bool {
-    match device.methods.as_deref() {
-        None | Some([]) => true,
-        Some(methods) => methods.iter().any(|name| Method::find(name) == Some(method)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn device(methods: Option<&[&str]>) -> KnownDevice {
-        KnownDevice {
-            id: "d".parse().expect("an id"),
-            presence: muster_wire::http::PresenceState::Online,
-            methods: methods.map(|list| list.iter().map(|name| (*name).to_owned()).collect()),
-            proto: Vec::new(),
-            agent_started: None,
-            clock_skew_ms: None,
-        }
-    }
-
-    #[test]
-    fn a_device_is_left_out_only_when_it_says_what_it_can_do() {
-        assert!(offers(&device(None), Method::UploadSupportBundle));
-        assert!(offers(&device(Some(&[])), Method::UploadSupportBundle));
-        assert!(offers(&device(Some(&["ping", "uploadsupportbundle"])), Method::UploadSupportBundle));
-        assert!(!offers(&device(Some(&["ping", "GetModuleLogs"])), Method::UploadSupportBundle));
-    }
-
-    #[test]
-    fn unknown_devices_are_listed_and_counted() {
-        let ids: Vec<DeviceId> = (0..25).map(|n| format!("d{n}").parse().expect("an id")).collect();
-        let problem = unknown_devices(ids.iter()).problem().clone();
-        assert_eq!(problem.errors.len(), MAX_UNKNOWN_LISTED + 1);
-        assert_eq!(problem.errors[MAX_UNKNOWN_LISTED].message, "and 5 more");
-        assert!(problem.detail.starts_with("25 of the devices"));
-    }
 
     #[test]
     fn a_key_is_visible_text_and_stands_for_what_was_understood() {

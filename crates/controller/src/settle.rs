@@ -6,6 +6,7 @@ mod timing;
 
 use std::time::Duration;
 
+use muster_domain::condition::Condition;
 use muster_wire::http::{
     CollectionOptions, CollectionRequest, EscalationStep, MAX_ATTEMPT_TIMEOUT_SECONDS, MAX_ATTEMPTS_ASKED, MAX_EXPIRY_SECONDS,
     MAX_IN_FLIGHT, MAX_LOG_ITEMS, MAX_TARGET_DEVICES, MAX_TEXT_CHARS, MIN_ATTEMPT_TIMEOUT_SECONDS, NewCollection, Problem, Target,
@@ -68,6 +69,7 @@ pub(crate) fn settle(new: &NewCollection, defaults: &DispatchSettings, now: Offs
             );
         }
     }
+    settle_choice(&mut faults, new);
     let mut request = new.request.clone();
     settle_request(&mut faults, &mut warnings, "request", &mut request, now);
     let mut steps = new.steps.clone();
@@ -123,6 +125,27 @@ fn settle_request(faults: &mut Faults, warnings: &mut Vec<String>, at: &str, req
             }
         }
         CollectionRequest::Ping {} => {}
+    }
+}
+
+fn settle_choice(faults: &mut Faults, new: &NewCollection) {
+    if let Target::Condition { condition, devices } = &new.target {
+        if let Err(error) = condition.parse::<Condition>() {
+            faults.add("target.condition", error.to_string());
+        }
+        if devices.len() > MAX_TARGET_DEVICES {
+            faults.add("target.devices", format!("has {} devices; at most {MAX_TARGET_DEVICES} can be named", devices.len()));
+        }
+    }
+    if new.choice.exclude.len() > MAX_TARGET_DEVICES {
+        let text = format!("has {} devices; at most {MAX_TARGET_DEVICES} can be excluded by name", new.choice.exclude.len());
+        faults.add("choice.exclude", text);
+    }
+    if let Some(percent) = new.choice.sample_percent.filter(|percent| !(*percent > 0.0 && *percent <= 100.0)) {
+        faults.add("choice.sample_percent", format!("is {percent}; it lies above 0 and is at most 100"));
+    }
+    if new.choice.limit == Some(0) {
+        faults.add("choice.limit", "is 0; at least one device is asked");
     }
 }
 

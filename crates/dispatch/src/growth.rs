@@ -54,8 +54,15 @@ impl Growth {
         let after = self.cursors().get(&id).cloned();
         let devices = match target {
             TargetView::All => self.store.all_device_ids(after.as_ref(), STANDING_BATCH).await?,
-            // A list of devices never grows, and a condition is matched by the registry.
-            TargetView::Devices | TargetView::Condition(_) => Vec::new(),
+            TargetView::Condition(text) => match text.parse() {
+                Ok(condition) => self.store.matching_devices(&condition, after.as_ref(), STANDING_BATCH).await?,
+                Err(error) => {
+                    tracing::error!(collection = %id, %error, "the condition of a standing collection cannot be read; nobody joins");
+                    Vec::new()
+                }
+            },
+            // A list of devices never grows.
+            TargetView::Devices => Vec::new(),
         };
         match devices.last().filter(|_| devices.len() == STANDING_BATCH as usize) {
             Some(last) => drop(self.cursors().insert(id, last.clone())),

@@ -48,6 +48,7 @@ mod window;
 mod work;
 
 pub use options::{DispatchOptions, MqttOptions};
+pub use request::payload as request_payload;
 pub use session::{MAX_PACKET_BYTES, RECEIVE_MAXIMUM, SessionError};
 pub use status::{DispatchStatus, LoopReports};
 

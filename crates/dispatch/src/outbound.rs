@@ -160,11 +160,11 @@ impl Outbound {
             self.give_up(work, &task, TaskState::Refused, Reason::MethodUnsupported, detail).await;
         }
         if !work.uploads() {
-            let payload = request::payload(work, None, None);
+            let payload = request::payload(&work.request, None, None);
             for task in tasks {
                 let payload = match clock::shift(task.clock_skew_ms) {
                     None => payload.clone(),
-                    Some(_) => request::payload(work, None, task.clock_skew_ms),
+                    Some(_) => request::payload(&work.request, None, task.clock_skew_ms),
                 };
                 self.publish(work, &task, now, payload).await;
             }
@@ -183,7 +183,7 @@ impl Outbound {
             let Some((opened, task)) = opening.next().await else { return };
             match opened {
                 Ok(grant) => {
-                    let payload = request::payload(work, Some(grant.url().expose_secret()), task.clock_skew_ms);
+                    let payload = request::payload(&work.request, Some(grant.url().expose_secret()), task.clock_skew_ms);
                     self.publish(work, &task, now, payload).await;
                 }
                 Err(error) => {

@@ -17,12 +17,11 @@ use uuid::Uuid;
 
 use crate::clock;
 use crate::session::{PublishError, Session};
-use crate::work::OpenWork;
 
 /// The payload of a collection's request; `grant_url` where the method uploads. Its times are told as the clock of the device shows them.
-pub(crate) fn payload(work: &OpenWork, grant_url: Option<&str>, clock_skew_ms: Option<i64>) -> Bytes {
+pub fn payload(request: &CollectionRequest, grant_url: Option<&str>, clock_skew_ms: Option<i64>) -> Bytes {
     let grant_url = SasUrl::new(grant_url.unwrap_or_default());
-    let json = match clock::told(&work.request, clock_skew_ms).as_ref() {
+    let json = match clock::told(request, clock_skew_ms).as_ref() {
         // `until` is never sent: devices put `since` in its place (iotedge-direct-methods §6.4).
         CollectionRequest::Bundle { since, edge_runtime_only } => {
             UploadSupportBundleRequest { sas_url: grant_url, since: since.clone(), until: None, edge_runtime_only: *edge_runtime_only }

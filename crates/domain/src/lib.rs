@@ -6,6 +6,7 @@
 //! * [`backoff`], [`deadline`]: when the next attempt, the next question and the end of waiting are.
 //! * [`retry`]: for which reasons and after which waits a collection tries again.
 //! * [`calendar`]: times that come again: windows, schedules, missed runs.
+//! * [`condition`]: the language in which devices are chosen: its grammar, its parser, and what it says of a device.
 //! * [`counters`]: the honest sum over the states of a collection.
 //! * [`inspect`]: reads one object (zip, gzip, JSON, text) without trusting a byte of it and in bounded memory.
 //! * [`rollout`]: how a collection is paced, and when it stops by itself.
@@ -15,6 +16,7 @@
 
 pub mod backoff;
 pub mod calendar;
+pub mod condition;
 pub mod counters;
 pub mod deadline;
 pub mod event;

@@ -1,5 +1,6 @@
 //! Reading the registry.
 
+use muster_domain::condition::{Column, Comparison, Condition, Literal, Path, Place, Test};
 use muster_wire::DeviceId;
 use muster_wire::http::{DeviceView, MAX_PAGE, PresenceState};
 use muster_wire::presence::AgentName;
@@ -15,8 +16,8 @@ use crate::error::{StoreError, run};
 use crate::instant::{from_ms, maybe_from_ms};
 use crate::presence::{OFFLINE, ONLINE, UNKNOWN};
 
-/// Most ids in one answer of [`Store::all_device_ids`].
-const MAX_IDS: u32 = 10_000;
+/// Most ids in one answer of [`Store::all_device_ids`] and [`Store::matching_devices`].
+pub(crate) const MAX_IDS: u32 = 10_000;
 
 /// What has to be known of a device before it is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +47,21 @@ pub struct DeviceFilter {
     pub presence: Option<PresenceState>,
     /// Only ids that begin like this.
     pub prefix: Option<String>,
+    /// Only those that meet this.
+    pub condition: Option<Condition>,
+}
+
+impl DeviceFilter {
+    /// A condition that also says what else is asked for, so that a page of it is full.
+    fn narrowed(&self, condition: &Condition) -> Condition {
+        let presence = self.presence.map(|state| {
+            let word = Literal::Text(state.as_str().to_owned());
+            Condition::Test(Path::Column(Column::Presence), Test::Compare(Comparison::Equal, word))
+        });
+        let prefix = self.prefix.as_ref().filter(|prefix| prefix.parse::<DeviceId>().is_ok());
+        let prefix = prefix.map(|prefix| Condition::Test(Path::Column(Column::DeviceId), Test::Holds(Place::Start, prefix.clone())));
+        Condition::All([Some(condition.clone()), presence, prefix].into_iter().flatten().collect())
+    }
 }
 
 fn presence(code: i16) -> Result<PresenceState, StoreError> {
@@ -141,8 +157,17 @@ impl Store {
     /// The database's.
     pub async fn devices(&self, filter: &DeviceFilter) -> Result<Vec<DeviceView>, StoreError> {
         use device::Column;
+        let chosen = match &filter.condition {
+            Some(condition) => {
+                Some(self.matching_devices(&filter.narrowed(condition), filter.after.as_ref(), filter.limit.min(MAX_PAGE)).await?)
+            }
+            None => None,
+        };
         run("listing devices", || async {
             let mut query = device::Entity::find();
+            if let Some(chosen) = &chosen {
+                query = query.filter(Column::Id.is_in(chosen.iter().map(DeviceId::as_str)));
+            }
             if let Some(prefix) = filter.prefix.as_deref().filter(|prefix| !prefix.is_empty()) {
                 // What is not the beginning of an id begins none.
                 if prefix.parse::<DeviceId>().is_err() && prefix != "." && prefix != ".." {

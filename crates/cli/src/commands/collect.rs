@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use muster_wire::http::{
     CollectionAnswer, CollectionOptions, CollectionRequest, MAX_ATTEMPT_TIMEOUT_SECONDS, MAX_ATTEMPTS_ASKED, MAX_EXPIRY_SECONDS,
-    MAX_WINDOW_SECONDS, MIN_ATTEMPT_TIMEOUT_SECONDS, MIN_WINDOW_SECONDS, NewCollection, Retry, Window,
+    MAX_WINDOW_SECONDS, MIN_ATTEMPT_TIMEOUT_SECONDS, MIN_WINDOW_SECONDS, NewCollection, Preview, Retry, Window,
 };
 use muster_wire::method::{ContentType, Encoding, LogFilter, LogItem};
 use muster_wire::{CollectionId, Reason};
@@ -16,11 +16,11 @@ use crate::client::Client;
 use crate::failure::{Failure, exit};
 use crate::follow::{exit_code, follow_with_progress, summary};
 use crate::moment::{Moment, parse_moment, parse_span};
-use crate::present::units::counted;
+use crate::present::units::{bytes, counted, duration};
 use crate::present::{Form, Out, Sheet, one_line};
 use crate::progress;
 use crate::rollout::RolloutArgs;
-use crate::target::TargetArgs;
+use crate::target::{ChoiceArgs, TargetArgs};
 
 const EXAMPLES: &str = "\
 Deeper steps, for devices whose answer gives reason to, are asked for through the API (docs/SCHEDULES.md).
@@ -33,7 +33,9 @@ const BUNDLE_EXAMPLES: &str = "\
 Examples:
   muster collect bundle --device press-0042 --since 2h --case 48213 --wait
   muster collect bundle --device press-0042 press-0043 --reason 'line 4 stands still'
-  muster collect bundle --all --in-flight 200 --expires 12h
+  muster collect bundle -t \"tags.site = 'oslo' AND NOT reported.firmware IN ['1.4.2']\" --since 2h
+  muster collect bundle -t 'tags.lab = true' --since 2h --dry-run
+  muster collect bundle --all --sample 2% --exclude press-0042 --in-flight 200 --expires 12h
   muster collect bundle --all --canary 10 --rate 50/min --ramp 2x/100 --abort-at 5% --priority low
   muster collect bundle --all --window '0 1 * * *' --window-length 3h --time-zone Europe/Oslo
   muster collect bundle --all --standing --expires 30days --retry 1m,5m,30m
@@ -43,6 +45,7 @@ Examples:
 const LOGS_EXAMPLES: &str = "\
 Examples:
   muster collect logs --device press-0042 --since 2h
+  muster collect logs -t \"STARTSWITH(tags.line, 'press')\" --limit 20 --since 2h
   muster collect logs --devices oslo.txt --module edgeAgent --module 'opc.*' --tail 5000 --wait
   muster collect logs --all --since '2026-01-31 14:00' --until '2026-01-31 14:30' --json
   muster collect logs --device press-0042 --module edgeHub --regex '(?i)retry' --text --case 48213";
@@ -69,6 +72,8 @@ enum What {
 struct BundleArgs {
     #[command(flatten)]
     target: TargetArgs,
+    #[command(flatten)]
+    choice: ChoiceArgs,
     /// Logs since then: 2h, yesterday, "2026-01-31 14:05" (UTC), RFC 3339; everything the device has unless given
     #[arg(long, value_name = "TIME", value_parser = parse_moment, help_heading = "Which logs")]
     since: Option<Moment>,
@@ -91,6 +96,8 @@ struct BundleArgs {
 struct CollectLogsArgs {
     #[command(flatten)]
     target: TargetArgs,
+    #[command(flatten)]
+    choice: ChoiceArgs,
     #[command(flatten)]
     lines: LineArgs,
     /// Lines as they were printed
@@ -158,6 +165,9 @@ struct PaceArgs {
     /// Life of the collection: devices that are offline are waited for until then
     #[arg(long, value_name = "SPAN", value_parser = parse_expiry_span)]
     expires: Option<Duration>,
+    /// Show whom it would ask, who would wait and what the first device would get, and make nothing
+    #[arg(long, conflicts_with = "wait")]
+    dry_run: bool,
     /// The same key with the same request makes one collection, however often it is sent
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
@@ -286,16 +296,16 @@ pub(crate) async fn create(client: &Client, new: &NewCollection, key: Option<Str
 }
 
 pub(crate) async fn run(args: CollectArgs, client: &Client, out: &mut Out) -> Result<u8, Failure> {
-    let (target, request, case, pace, rollout, when, wait) = match args.what {
+    let (target, choice, request, case, pace, rollout, when, wait) = match args.what {
         What::Bundle(args) => {
             let since = args.since.map(|since| since.request(out.now()));
             let request = CollectionRequest::Bundle { since, edge_runtime_only: args.edge_runtime_only };
-            (args.target, request, args.case, args.pace, args.rollout, args.when, args.wait)
+            (args.target, args.choice, request, args.case, args.pace, args.rollout, args.when, args.wait)
         }
         What::Logs(args) => {
             let content_type = if args.text { ContentType::Text } else { ContentType::Json };
             let request = CollectionRequest::UploadLogs { items: args.lines.items(out.now()), encoding: Encoding::Gzip, content_type };
-            (args.target, request, args.case, args.pace, args.rollout, args.when, args.wait)
+            (args.target, args.choice, request, args.case, args.pace, args.rollout, args.when, args.wait)
         }
     };
     let target = target.target()?;
@@ -304,12 +314,16 @@ pub(crate) async fn run(args: CollectArgs, client: &Client, out: &mut Out) -> Re
     let new = NewCollection {
         reason: case.reason,
         case: case.case,
+        choice: choice.choice()?,
         options,
         rollout: rollout.rollout(),
         window: when.window(),
         standing: when.standing,
         ..NewCollection::new(request, target)
     };
+    if pace.dry_run {
+        return preview(client, &new, out).await;
+    }
     let answer = create(client, &new, pace.idempotency_key).await?;
     let created = &answer.created;
     for warning in &answer.warnings {
@@ -329,6 +343,42 @@ pub(crate) async fn run(args: CollectArgs, client: &Client, out: &mut Out) -> Re
             .line("next", format!("muster collections {} {}", if rollout.starts_paused() { "resume" } else { "watch" }, created.id))
     })?;
     Ok(exit::DONE)
+}
+
+/// Shows what a collection would do.
+async fn preview(client: &Client, new: &NewCollection, out: &mut Out) -> Result<u8, Failure> {
+    let asked = client.post("preview the collection", &["collections", "preview"], new, None);
+    let preview: Preview = progress::waiting("previewing the collection", asked).await?;
+    for warning in &preview.warnings {
+        out.note(&format!("note: {}", one_line(warning)));
+    }
+    let name = preview.targeted.to_string();
+    out.one(&preview, &name, |_| preview_sheet(&preview))?;
+    Ok(exit::DONE)
+}
+
+fn preview_sheet(preview: &Preview) -> Sheet {
+    let some = |count: u64, why: &str| (count > 0).then(|| format!("{count} ({why})"));
+    let estimate = match &preview.estimate {
+        Some(estimate) => format!(
+            "{} in about {}, from {} of this kind",
+            bytes(estimate.bytes),
+            duration(estimate.seconds as f64),
+            counted(estimate.from_bundles, "past bundle")
+        ),
+        None => "no past bundles of this kind to estimate from".to_owned(),
+    };
+    let example = preview.example.as_ref();
+    Sheet::default()
+        .line("devices", preview.targeted.to_string())
+        .maybe("skipped", some(preview.skipped, "the device lacks the method"))
+        .maybe("waiting", some(preview.offline, "offline"))
+        .maybe("busy", some(preview.busy, "at work on another bundle"))
+        .maybe("unknown", some(preview.presence_unknown, "asked, though nobody knows whether they are connected"))
+        .line("estimate", estimate)
+        .maybe("first device", example.map(|example| example.device.to_string()))
+        .maybe("its request", example.map(|example| format!("{} {}", example.method, example.payload)))
+        .line("made", "nothing: this was a dry run")
 }
 
 /// Follows a collection to its end, prints where it stands then, and turns it into an exit code.

@@ -16,8 +16,8 @@ use crate::failure::{Failure, exit};
 use crate::follow::{exit_code, follow_with_progress};
 use crate::moment::parse_span;
 use crate::present::units::{duration, relative, rfc3339_seconds};
-use crate::present::{Column, Form, Listed, Out, Sheet, clock_word, task_detail, task_word};
-use crate::target::TargetArgs;
+use crate::present::{Column, Form, Listed, Out, Sheet, clock_word, one_line, task_detail, task_word};
+use crate::target::{ChoiceArgs, TargetArgs, parse_condition};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -28,6 +28,7 @@ const LIST_EXAMPLES: &str = "\
 Examples:
   muster devices list
   muster devices list -o name > fleet.txt
+  muster devices list -t \"tags.site = 'oslo' AND NOT is_defined(tags.lab)\"
   muster devices list --presence offline --prefix press-";
 const SHOW_EXAMPLES: &str = "\
 Examples:
@@ -36,6 +37,7 @@ Examples:
 const PING_EXAMPLES: &str = "\
 Examples:
   muster devices ping --device press-0042
+  muster devices ping -t \"parent = 'gateway-7'\" --sample 10%
   muster devices ping --all --timeout 10s";
 
 /// The registry: who is there, and who answers
@@ -65,6 +67,9 @@ enum What {
 
 #[derive(Debug, Args)]
 struct DeviceListArgs {
+    /// Only those that meet this condition, like tags.site = 'oslo' AND reported.firmware < '1.4'
+    #[arg(short, long, value_name = "CONDITION", value_parser = parse_condition)]
+    target: Option<String>,
     /// Only these: online, offline, or unknown (never heard of)
     #[arg(long, value_name = "PRESENCE", value_parser = ["online", "offline", "unknown"])]
     presence: Option<String>,
@@ -79,6 +84,8 @@ struct DeviceListArgs {
 struct PingArgs {
     #[command(flatten)]
     target: TargetArgs,
+    #[command(flatten)]
+    choice: ChoiceArgs,
     /// How long to wait for an answer
     #[arg(long, value_name = "SPAN", default_value = "10s", value_parser = parse_span)]
     timeout: Duration,
@@ -88,6 +95,7 @@ pub(crate) async fn run(args: DevicesArgs, client: &Client, out: &mut Out) -> Re
     match args.what {
         What::List(args) => {
             let mut query = Query::new();
+            query.extend(args.target.map(|condition| ("condition", condition)));
             query.extend(args.presence.map(|presence| ("presence", presence)));
             query.extend(args.prefix.map(|prefix| ("prefix", prefix)));
             list::<DeviceView>(client, out, "list the devices", &["devices"], &query, args.list).await
@@ -183,8 +191,13 @@ async fn ping(args: PingArgs, client: &Client, out: &mut Out) -> Result<u8, Fail
         priority: Some(Priority::High),
         ..CollectionOptions::default()
     };
-    let new = NewCollection { options, ..NewCollection::new(CollectionRequest::Ping {}, args.target.target()?) };
-    let created = create(client, &new, None).await?.created;
+    let choice = args.choice.choice()?;
+    let new = NewCollection { options, choice, ..NewCollection::new(CollectionRequest::Ping {}, args.target.target()?) };
+    let answer = create(client, &new, None).await?;
+    for warning in &answer.warnings {
+        out.note(&format!("note: {}", one_line(warning)));
+    }
+    let created = answer.created;
     let view = follow_with_progress(client, created.id, out).await?;
     let mut pongs: Vec<Pong> = Vec::new();
     client

@@ -7,7 +7,9 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use muster_store::CollectionFilter;
-use muster_wire::http::{Cancel, CollectionAnswer, CollectionState, CollectionView, NewCollection, Page, Pause, Problem, Rerun, Touched};
+use muster_wire::http::{
+    Cancel, CollectionAnswer, CollectionState, CollectionView, NewCollection, Page, Pause, Preview, Problem, Rerun, Touched,
+};
 use muster_wire::method::request::LogItem;
 use muster_wire::{CollectionId, DeviceId};
 use serde::Deserialize;
@@ -83,6 +85,21 @@ pub(crate) async fn create(
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     let location = HeaderValue::from_str(&format!("/api/v1/collections/{}", answer.created.id)).expect("an id is ASCII");
     Ok((status, [(header::LOCATION, location)], Json(answer)).into_response())
+}
+
+/// What a collection would do
+///
+/// Takes the body of a create, checks it as that would, and makes nothing.
+#[utoipa::path(post, path = "/api/v1/collections/preview", tag = "collections", request_body = NewCollection,
+    responses(
+        (status = 200, body = Preview),
+        (status = 400, body = Problem, content_type = "application/problem+json"),
+        (status = 413, body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json"),
+    ))]
+pub(crate) async fn preview(State(api): State<Arc<Api>>, RawJson(body): RawJson) -> ApiResult<Json<Preview>> {
+    let new: NewCollection = read_json(&body).map_err(|error| point_at(error, &body))?;
+    crate::preview::preview(&api, new).await.map(Json)
 }
 
 /// One collection, counted now

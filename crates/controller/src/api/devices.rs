@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use muster_domain::condition::ConditionError;
 use muster_store::DeviceFilter;
 use muster_wire::DeviceId;
 use muster_wire::http::{DeviceDetail, DeviceView, Page, PresenceState, Problem};
@@ -11,6 +12,7 @@ use serde::Deserialize;
 use super::extract::{Id, Json, Query};
 use super::problem::{ApiError, ApiResult};
 use super::{Api, cursor};
+use crate::targets::unreadable;
 
 const LIST: &str = "devices";
 /// Tasks shown with a device.
@@ -31,15 +33,20 @@ pub(crate) struct ListQuery {
     presence: Option<PresenceState>,
     /// Only ids that begin like this.
     prefix: Option<String>,
+    /// Only those that meet this condition over the registry.
+    #[param(example = "tags.site = 'oslo' AND NOT presence = 'offline'")]
+    condition: Option<String>,
 }
 
 /// List devices, by id
 #[utoipa::path(get, path = "/api/v1/devices", tag = "devices", params(ListQuery),
-    responses((status = 200, body = Page<DeviceView>), (status = 400, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = Page<DeviceView>), (status = 400, body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn list(State(api): State<Arc<Api>>, Query(query): Query<ListQuery>) -> ApiResult<Json<Page<DeviceView>>> {
     let limit = cursor::page_size(query.limit)?;
     let after = cursor::decode::<DeviceId>(LIST, query.after.as_deref())?;
-    let items = api.store.devices(&DeviceFilter { after, limit, presence: query.presence, prefix: query.prefix }).await?;
+    let condition = query.condition.map(|text| text.parse().map_err(|error: ConditionError| unreadable("condition", error))).transpose()?;
+    let items = api.store.devices(&DeviceFilter { after, limit, presence: query.presence, prefix: query.prefix, condition }).await?;
     Ok(Json(cursor::page(LIST, items, limit, |device| device.id.clone())))
 }
 

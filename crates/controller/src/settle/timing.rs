@@ -81,6 +81,9 @@ pub(super) fn check_standing(faults: &mut Faults, new: &NewCollection) {
     if new.standing && matches!(new.target, Target::Devices { .. }) {
         faults.add("standing", "needs a target that can grow: a condition, or all; a list of devices stays as it is");
     }
+    if new.standing && matches!(&new.target, Target::Condition { devices, .. } if !devices.is_empty()) {
+        faults.add("target.devices", "cannot be used for a standing collection: everybody who meets the condition later joins");
+    }
     if new.standing && new.choice != Choice::default() {
         faults.add(
             "choice",

@@ -163,3 +163,76 @@ async fn a_whole_life_on_postgres() {
     let database = Postgres::create();
     a_whole_life(&[("database.url", &database.url)]).await;
 }
+
+/// One language for the list and for the launch; what cannot be read is refused with its column, and nobody met is no collection.
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_are_chosen_by_condition() {
+    let served = Served::start(&[]).await.ready().await;
+    let url = served.controller.mqtt_url();
+    let mut devices = Vec::new();
+    for id in ["press-1", "press-2", "press-3", "saw-1"] {
+        devices.push(Device::connect(&url, id, &["ping"]).await);
+    }
+    known(&served, 4).await;
+    let ids =
+        |page: &Value| page["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    let listed: Value =
+        served.api.get_json("/api/v1/devices?condition=STARTSWITH(deviceId,'press-')%20AND%20presence='online'&limit=2").await;
+    assert_eq!(ids(&listed), ["press-1", "press-2"]);
+    let rest: Value = served
+        .api
+        .get_json(&format!("/api/v1/devices?condition=STARTSWITH(deviceId,'press-')&limit=2&after={}", listed["next"].as_str().unwrap()))
+        .await;
+    assert_eq!(ids(&rest), ["press-3"]);
+    let unreadable = served.api.get("/api/v1/devices?condition=deviceId").await;
+    assert_eq!((unreadable.status, unreadable.code().as_str()), (422, "invalid_condition"));
+
+    let post = async |target: Value, choice: Value| {
+        let body = json!({ "request": { "kind": "ping" }, "target": target, "choice": choice });
+        served.api.send("POST", "/api/v1/collections", &[("content-type", "application/json")], body.to_string().as_bytes()).await
+    };
+    let by = |condition: &str| json!({ "kind": "condition", "condition": condition });
+    let made = post(by("STARTSWITH(deviceId, 'press-')"), json!({ "exclude": ["press-2"] })).await;
+    assert_eq!(made.status, 201, "{}", made.text());
+    let id = made.json::<Value>()["id"].as_str().unwrap().to_owned();
+    let ended = served.finished(&id).await;
+    assert_eq!((ended["counters"]["targeted"].as_u64(), ended["counters"]["verified"].as_u64()), (Some(2), Some(2)), "{ended}");
+    assert_eq!(ended["target"], json!({ "condition": "STARTSWITH(deviceId, 'press-')" }));
+
+    let targeted = |made: Value| made["targeted"].as_u64();
+    let among = json!({ "kind": "condition", "condition": "NOT deviceId = 'press-1'", "devices": ["press-1", "saw-1", "saw-1"] });
+    let made: Value = post(among, json!({})).await.json();
+    assert_eq!(targeted(made.clone()), Some(1));
+    assert!(made["warnings"][0].as_str().unwrap().contains("1 of the names"), "{made}");
+    assert_eq!(targeted(post(json!({ "kind": "all" }), json!({ "sample_percent": 50.0 })).await.json()), Some(2));
+    assert_eq!(targeted(post(json!({ "kind": "all" }), json!({ "limit": 3 })).await.json()), Some(3));
+
+    // A preview finds the same devices and makes nothing.
+    let before = served.api.get_json::<Value>("/api/v1/collections").await["items"].as_array().unwrap().len();
+    let body = json!({ "request": { "kind": "bundle", "since": "2026-11-25T00:00:00Z" }, "target": { "kind": "all" } });
+    let bundle =
+        served.api.send("POST", "/api/v1/collections/preview", &[("content-type", "application/json")], body.to_string().as_bytes()).await;
+    let bundle: Value = bundle.json();
+    assert_eq!((bundle["targeted"].as_u64(), bundle["skipped"].as_u64(), &bundle["example"]), (Some(4), Some(4), &Value::Null), "{bundle}");
+    devices.remove(0).client.disconnect_abnormally().await.unwrap();
+    let offline = || async { served.api.get_json::<Value>("/api/v1/devices/press-1").await["presence"] == "offline" };
+    until("the device to be offline", offline).await;
+    let body = json!({ "request": { "kind": "ping" }, "target": by("STARTSWITH(deviceId, 'press-')") });
+    let ping =
+        served.api.send("POST", "/api/v1/collections/preview", &[("content-type", "application/json")], body.to_string().as_bytes()).await;
+    let ping: Value = ping.json();
+    assert_eq!((ping["targeted"].as_u64(), ping["skipped"].as_u64(), ping["offline"].as_u64()), (Some(3), Some(0), Some(1)), "{ping}");
+    assert_eq!(ping["example"], json!({ "device": "press-1", "method": "ping", "payload": {} }));
+    assert_eq!(served.api.get_json::<Value>("/api/v1/collections").await["items"].as_array().unwrap().len(), before);
+
+    let refused = post(by("deviceId == 'press-1'"), json!({ "sample_percent": 0.0, "limit": 0 })).await;
+    let problem: Value = refused.json();
+    let fields: Vec<_> = problem["errors"].as_array().unwrap().iter().map(|error| error["field"].as_str().unwrap()).collect();
+    assert_eq!(fields, ["target.condition", "choice.sample_percent", "choice.limit"], "{problem}");
+    assert!(problem["errors"][0]["message"].as_str().unwrap().starts_with("column 11: found `=`"), "{problem}");
+    let nobody = post(by("tags.site = 'nowhere'"), json!({})).await;
+    assert_eq!((nobody.status, nobody.code().as_str()), (422, "empty_target"));
+    let nobody = post(by("deviceId = 'saw-1'"), json!({ "exclude": ["saw-1"] })).await;
+    assert_eq!((nobody.status, nobody.code().as_str()), (422, "empty_target"));
+    served.controller.stop().await;
+}

@@ -7,6 +7,7 @@
 mod harness;
 
 mod claims;
+mod conditions;
 mod counters;
 mod crash;
 mod create;

@@ -1,0 +1,72 @@
+//! A collection that is not made: whom it would ask, who would wait, and what the first device would get.
+
+use std::collections::{HashMap, HashSet};
+
+use muster_dispatch::request_payload;
+use muster_store::KnownDevice;
+use muster_wire::DeviceId;
+use muster_wire::http::{Estimate, GRANT_PLACEHOLDER, NewCollection, PresenceState, Preview, PreviewedRequest};
+use time::OffsetDateTime;
+
+use crate::api::Api;
+use crate::api::problem::{ApiError, ApiResult};
+use crate::settle::{self, settle};
+use crate::targets::{self, IDS_PER_READ, offers};
+
+/// Looks at everything that making the collection would look at, and writes nothing.
+pub(crate) async fn preview(api: &Api, new: NewCollection) -> ApiResult<Preview> {
+    let now = OffsetDateTime::now_utc();
+    let mut settled = settle(&new, &api.settings.dispatch, now).map_err(|problem| ApiError::from(*problem))?;
+    let method = settle::method(&settled.request);
+    let aimed = targets::aim(api, new.target, &new.choice, new.standing).await?;
+    aimed.warn(&mut settled.warnings);
+    let mut preview = Preview {
+        targeted: aimed.devices.len() as u64,
+        skipped: 0,
+        offline: 0,
+        busy: 0,
+        presence_unknown: 0,
+        estimate: None,
+        example: None,
+        warnings: settled.warnings,
+    };
+    for chunk in aimed.devices.chunks(IDS_PER_READ as usize) {
+        let known = api.store.known_devices(chunk).await?;
+        let able: Vec<&KnownDevice> = known.iter().filter(|device| offers(device, method)).collect();
+        preview.skipped += (known.len() - able.len()) as u64;
+        let busy: HashSet<DeviceId> = if method.is_upload() {
+            let ids: Vec<DeviceId> = able.iter().map(|device| device.id.clone()).collect();
+            api.store.busy_devices(&ids, now).await?.into_iter().collect()
+        } else {
+            HashSet::new()
+        };
+        for device in &able {
+            // A device has one line: what it waits for first.
+            match device.presence {
+                PresenceState::Offline => preview.offline += 1,
+                _ if busy.contains(&device.id) => preview.busy += 1,
+                PresenceState::Unknown => preview.presence_unknown += 1,
+                PresenceState::Online => {}
+            }
+        }
+        if preview.example.is_none() {
+            let able: HashMap<&DeviceId, &KnownDevice> = able.iter().map(|device| (&device.id, *device)).collect();
+            if let Some(device) = chunk.iter().find_map(|device| able.get(device)) {
+                let payload = request_payload(&settled.request, Some(GRANT_PLACEHOLDER), device.clock_skew_ms);
+                let payload = serde_json::from_slice(&payload).map_err(|error| ApiError::internal("preview a payload", &error))?;
+                preview.example = Some(PreviewedRequest { device: device.id.clone(), method: method.as_str().to_owned(), payload });
+            }
+        }
+    }
+    let past = api.store.past_bundles(settled.request.kind()).await?;
+    preview.estimate = (past.count > 0).then(|| {
+        let asked = preview.targeted - preview.skipped;
+        let rounds = asked.div_ceil(u64::from(settled.in_flight.unwrap_or(api.settings.dispatch.in_flight).max(1)));
+        Estimate {
+            from_bundles: past.count,
+            bytes: (past.bytes / past.count).saturating_mul(asked),
+            seconds: (past.ms / past.count / 1000).max(1).saturating_mul(rounds),
+        }
+    });
+    Ok(preview)
+}
