@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use muster_domain::event::Work;
 use muster_store::{Birth, Seal, Step, StepOutcome, Store};
-use muster_wire::DeviceId;
+use muster_wire::{DeviceId, TaskId, TaskState};
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -22,11 +23,8 @@ use crate::DispatchOptions;
 use crate::session::Ack;
 use crate::wake::Wake;
 use crate::window::Window;
+use crate::work::OpenWorks;
 
-/// How long between two notes of a device's last sign of life, unless something else changes with it.
-const SEEN_EVERY: Duration = Duration::from_secs(60);
-/// Devices whose last sign of life is held; beyond it the table is cleared and some are noted early.
-const MAX_SEEN: usize = 200_000;
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
@@ -104,6 +102,7 @@ pub(crate) struct Written {
 pub(crate) struct Writer {
     pub(crate) store: Store,
     pub(crate) options: Arc<DispatchOptions>,
+    pub(crate) works: Arc<OpenWorks>,
     pub(crate) window: Arc<Window>,
     pub(crate) wake: Wake,
     pub(crate) written: Arc<Written>,
@@ -149,7 +148,6 @@ impl Batch {
 impl Writer {
     /// Runs until the queue closes or `stop`.
     pub(crate) async fn run(self, mut queue: mpsc::Receiver<Change>, stop: CancellationToken) {
-        let mut noted: HashMap<DeviceId, Instant> = HashMap::new();
         let mut next_commit = Instant::now();
         loop {
             let first = tokio::select! {
@@ -177,16 +175,6 @@ impl Writer {
                 }
             }
             next_commit = Instant::now() + self.options.flush_every;
-            // Only news are worth a row: a busy device would be written once per message otherwise.
-            let now = Instant::now();
-            batch.seen.retain(|device, _| noted.get(device).is_none_or(|at| now - *at >= SEEN_EVERY));
-            if noted.len() > MAX_SEEN {
-                noted.clear();
-            }
-            noted.extend(batch.seen.keys().map(|device| (device.clone(), now)));
-            for birth in batch.births.iter().filter(|birth| !birth.presence.online) {
-                noted.remove(&birth.device);
-            }
             self.commit(batch, &stop).await;
         }
     }
@@ -205,7 +193,10 @@ impl Writer {
         let mut freed = false;
         if !steps.is_empty() {
             let Some(outcomes) = self.persist("moves of tasks", stop, || self.store.apply(&steps)).await else { return };
+            let pings = self.ended_pings(&steps, &outcomes);
             freed |= self.conclude(steps.iter(), outcomes, thens);
+            // What a ping measured is a note beside the task: were it lost, the next ping measures again.
+            let Some(()) = self.persist("pings", stop, || self.store.record_pings(&pings)).await else { return };
         }
         if !seals.is_empty() {
             let Some(outcomes) = self.persist("bundles", stop, || self.store.seal(&seals)).await else { return };
@@ -214,6 +205,16 @@ impl Writer {
         if came_online || freed {
             self.wake.outbound();
         }
+    }
+
+    /// Pings that ended with this batch.
+    fn ended_pings(&self, steps: &[Step], outcomes: &[StepOutcome]) -> Vec<TaskId> {
+        let ended = steps
+            .iter()
+            .zip(outcomes)
+            .filter(|(step, outcome)| **outcome == StepOutcome::Applied && matches!(step.to, TaskState::Verified | TaskState::Failed));
+        let tasks = ended.map(|(step, _)| step.attempt.task());
+        tasks.filter(|task| self.works.get(task.collection()).is_some_and(|work| work.work == Work::Ping)).collect()
     }
 
     /// After the commit: counts, frees places in the window, acknowledges, tells. True when a place came free.

@@ -6,6 +6,7 @@
 //! * [`backoff`], [`deadline`]: when the next attempt, the next question and the end of waiting are.
 //! * [`counters`]: the honest sum over the states of a collection.
 //! * [`inspect`]: reads one object (zip, gzip, JSON, text) without trusting a byte of it and in bounded memory.
+//! * [`tags`]: what people write on a device: limits, and changes laid over it.
 //! * [`verdict`]: judges all objects of an attempt: complete, partial, empty or damaged, and what is missing.
 //!
 //! Clocks and randomness are parameters. [`inspect`] reads from a reader it is given and opens nothing itself.
@@ -15,5 +16,6 @@ pub mod counters;
 pub mod deadline;
 pub mod event;
 pub mod inspect;
+pub mod tags;
 pub mod task;
 pub mod verdict;

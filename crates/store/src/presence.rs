@@ -175,8 +175,10 @@ impl Store {
     /// # Errors
     /// The database's; chunks of [`MAX_PRESENCE_BATCH`] before the failing one are recorded.
     pub async fn record_seen(&self, seen: &[(DeviceId, OffsetDateTime)]) -> Result<(), StoreError> {
+        // What is no news is left out before it touches a row; what became news meanwhile is judged again at the row.
         let sql = format!(
-            "INSERT INTO device (id, presence, presence_at, last_seen, first_seen) SELECT v.id, {ONLINE}, v.at, v.at, v.at FROM [[v]] WHERE true \
+            "INSERT INTO device (id, presence, presence_at, last_seen, first_seen) SELECT v.id, {ONLINE}, v.at, v.at, v.at \
+             FROM [[v]] LEFT JOIN device d ON d.id = v.id WHERE d.id IS NULL OR d.presence <> {ONLINE} OR d.last_seen IS NULL OR d.last_seen <= v.at - $1 \
              ON CONFLICT (id) DO UPDATE SET presence = {ONLINE}, presence_at = excluded.presence_at, last_seen = excluded.last_seen \
              WHERE device.presence_at <= excluded.presence_at \
              AND (device.presence <> {ONLINE} OR device.last_seen IS NULL OR device.last_seen <= excluded.last_seen - $1)"
@@ -186,22 +188,6 @@ impl Store {
             run("recording signs of life", || self.upsert_moments(&sql, &every, chunk)).await?;
         }
         Ok(())
-    }
-
-    /// Enters devices into the registry before they were heard of; known ones stay as they are. Returns how many were new.
-    ///
-    /// # Errors
-    /// The database's; chunks of [`MAX_PRESENCE_BATCH`] before the failing one are recorded.
-    pub async fn register_devices(&self, devices: &[DeviceId], at: OffsetDateTime) -> Result<u64, StoreError> {
-        let sql = format!(
-            "INSERT INTO device (id, presence, first_seen) SELECT v.id, {UNKNOWN}, v.at FROM [[v]] WHERE true ON CONFLICT (id) DO NOTHING"
-        );
-        let entries: Vec<(DeviceId, OffsetDateTime)> = devices.iter().map(|device| (device.clone(), at)).collect();
-        let mut new = 0;
-        for chunk in newest(&entries, |entry| &entry.0, |entry| entry.1).chunks(MAX_PRESENCE_BATCH) {
-            new += run("registering devices", || self.upsert_moments(&sql, &[], chunk)).await?;
-        }
-        Ok(new)
     }
 
     async fn upsert_moments(&self, sql: &str, values: &[Value<'_>], entries: &[&(DeviceId, OffsetDateTime)]) -> Result<u64, StoreError> {

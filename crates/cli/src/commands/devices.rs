@@ -16,7 +16,7 @@ use crate::failure::{Failure, exit};
 use crate::follow::{exit_code, follow_with_progress};
 use crate::moment::parse_span;
 use crate::present::units::{duration, relative, rfc3339_seconds};
-use crate::present::{Column, Form, Listed, Out, Sheet, clock_word, task_detail, task_word};
+use crate::present::{Column, Form, Listed, Out, Sheet, clock_word, ping_word, task_detail, task_word};
 use crate::target::TargetArgs;
 
 const EXAMPLES: &str = "\
@@ -116,6 +116,9 @@ fn sheet(detail: &DeviceDetail, out: &Out) -> Sheet {
         .maybe("device says: agent", device.agent.as_ref().map(|agent| format!("{} {}", agent.name, agent.version)))
         .maybe("device says: started", device.started.map(|started| relative(started, out.now())))
         .line("device says: methods", if device.methods.is_empty() { "nothing yet".to_owned() } else { device.methods.join(", ") });
+    let sheet = sheet
+        .maybe("last ping", device.ping.map(|ping| format!("{}, {}", ping_word(&ping), relative(ping.at, out.now()))))
+        .maybe("behind", device.parent.as_ref().map(DeviceId::to_string));
     let sheet = sheet.maybe("its clock, when it said so", device.clock_skew_ms.map(clock_word));
     let shown = |value: &serde_json::Value| value.as_object().is_some_and(|members| !members.is_empty()).then(|| value.to_string());
     sheet.maybe("device says: properties", shown(&device.reported)).maybe("tags", shown(&device.tags))
@@ -198,7 +201,7 @@ async fn ping(args: PingArgs, client: &Client, out: &mut Out) -> Result<u8, Fail
 #[cfg(test)]
 mod tests {
     use super::*;
-    use muster_wire::http::PresenceState;
+    use muster_wire::http::{PingView, PresenceState};
     use muster_wire::presence::AgentName;
     use time::macros::datetime;
 
@@ -213,6 +216,8 @@ mod tests {
             agent: Some(AgentName { name: "muster-agent".into(), version: "0.1.0".into() }),
             started: None,
             clock_skew_ms: Some(-3_600_000),
+            parent: Some("gateway-7".parse().expect("an id")),
+            ping: Some(PingView { at: datetime!(2026-11-21 11:58:00 UTC), round_trip_ms: Some(48), failed_in_a_row: 0 }),
             reported: serde_json::json!({"firmware": "1.4.2", "note": "\u{1b}[2J"}),
             tags: serde_json::json!({}),
         };

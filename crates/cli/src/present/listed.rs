@@ -1,7 +1,7 @@
 //! How each kind of thing looks as a row.
 
 use muster_wire::TaskState;
-use muster_wire::http::{BundleFile, BundleView, CollectionState, CollectionView, Counters, DeviceView, ObjectCheck, TaskView};
+use muster_wire::http::{BundleFile, BundleView, CollectionState, CollectionView, Counters, DeviceView, ObjectCheck, PingView, TaskView};
 use serde::Serialize;
 use time::OffsetDateTime;
 
@@ -113,11 +113,20 @@ pub(crate) fn task_detail(task: &TaskView) -> String {
     missing.map(|missing| format!("{}: {}", missing.what, missing.why)).collect::<Vec<_>>().join("; ")
 }
 
+/// What the last ping said: how long the answer took, or how many in a row had none.
+pub(crate) fn ping_word(ping: &PingView) -> String {
+    match ping.round_trip_ms {
+        Some(ms) => format!("in {ms} ms"),
+        None => format!("no, {} in a row", count(u64::from(ping.failed_in_a_row))),
+    }
+}
+
 impl Listed for DeviceView {
     const COLUMNS: &'static [Column] = &[
         Column::id("DEVICE"),
         Column::text("PRESENCE"),
         Column::text("LAST SEEN"),
+        Column::text("REACHABLE"),
         Column::text("AGENT"),
         Column::number("METHODS"),
         Column::text("CLOCK"),
@@ -128,6 +137,7 @@ impl Listed for DeviceView {
             self.id.to_string(),
             self.presence.as_str().to_owned(),
             self.last_seen.map(|seen| relative(seen, now)).unwrap_or_else(|| "never".to_owned()),
+            self.ping.as_ref().map(ping_word).unwrap_or_default(),
             self.agent.as_ref().map(|agent| format!("{} {}", agent.name, agent.version)).unwrap_or_default(),
             self.methods.len().to_string(),
             self.clock_skew_ms.map(clock_word).unwrap_or_default(),

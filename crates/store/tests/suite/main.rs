@@ -15,6 +15,7 @@ mod lifecycle;
 mod moves;
 mod presence;
 mod recover;
+mod registry;
 mod schema;
 mod seal;
 mod views;
