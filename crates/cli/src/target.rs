@@ -1,7 +1,7 @@
 //! Which devices: `--device`, `--devices FILE|-`, `--all`.
 
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use muster_wire::DeviceId;
@@ -36,13 +36,7 @@ impl TargetArgs {
         }
         let mut devices = self.device;
         if let Some(path) = self.devices {
-            let listed = if path.as_os_str() == "-" {
-                read_list("standard input", std::io::stdin().lock())?
-            } else {
-                let file = std::fs::File::open(&path)
-                    .map_err(|error| Failure::usage(format!("--devices {}", path.display()), error.to_string()))?;
-                read_list(&path.display().to_string(), file)?
-            };
+            let listed = listed(&path)?;
             if listed.is_empty() && devices.is_empty() {
                 return Err(Failure::usage(format!("--devices {}", path.display()), "it names no device"));
             }
@@ -57,6 +51,15 @@ impl TargetArgs {
         }
         Ok(Target::Devices { devices })
     }
+}
+
+/// Ids from a file, or from standard input when it is `-`.
+pub(crate) fn listed(path: &Path) -> Result<Vec<DeviceId>, Failure> {
+    if path.as_os_str() == "-" {
+        return read_list("standard input", std::io::stdin().lock());
+    }
+    let file = std::fs::File::open(path).map_err(|error| Failure::usage(format!("--devices {}", path.display()), error.to_string()))?;
+    read_list(&path.display().to_string(), file)
 }
 
 fn read_list(name: &str, input: impl Read) -> Result<Vec<DeviceId>, Failure> {

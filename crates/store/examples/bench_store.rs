@@ -253,10 +253,10 @@ async fn measure(name: &str, settings: &Settings, store: &Store, bare: &mut Bare
     let entries: Vec<_> = devices.iter().map(|device| DeviceEntry { device: device.clone(), tags: None, parent: None }).collect();
     store.enter_devices(&entries, OffsetDateTime::now_utc()).await?;
     // Unmeasured: plans, caches, and the files' first growth.
-    pass(settings, store, bare, &devices, &births).await?;
+    Box::pin(pass(settings, store, bare, &devices, &births)).await?;
     let mut passes = Vec::new();
     for _ in 0..settings.passes {
-        passes.push(pass(settings, store, bare, &devices, &births).await?);
+        passes.push(Box::pin(pass(settings, store, bare, &devices, &births)).await?);
     }
     let median = |part: &dyn Fn(&Pass) -> f64| {
         let mut values: Vec<f64> = passes.iter().map(part).collect();

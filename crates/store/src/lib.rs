@@ -62,7 +62,7 @@ pub use lifecycle::Cancelled;
 pub use presence::{Birth, MAX_PRESENCE_BATCH};
 pub use recover::{OpenTask, OpenTasks, TakeRequest};
 pub use registry::{DeviceEntry, Entered, Forgotten, MAX_ENTRIES};
-pub use rerun::{RERUN_BY_DEFAULT, Reran, Rerun};
+pub use rerun::{RERUN_BY_DEFAULT, Reran, Rerun, RerunLimits};
 pub use seal::Seal;
 pub use tasks::TaskFilter;
 pub use text::{MAX_CORRELATION_ID_CHARS, MAX_DETAIL_CHARS};

@@ -9,3 +9,4 @@ mod device;
 mod harness;
 mod lifecycle;
 mod problems;
+mod registry;

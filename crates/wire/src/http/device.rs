@@ -90,6 +90,9 @@ pub struct DeviceDetail {
     /// The device.
     #[serde(flatten)]
     pub device: DeviceView,
+    /// Devices behind it, the first hundred.
+    #[serde(default)]
+    pub children: Vec<DeviceId>,
     /// Its last tasks.
     pub tasks: Vec<TaskView>,
 }
