@@ -234,7 +234,7 @@ fn header(record: &csv::StringRecord) -> Result<Vec<(String, Column)>, String> {
         return Err(format!("the header has {} columns, at most {MAX_IMPORT_COLUMNS} fit", record.len()));
     }
     let mut columns: Vec<(String, Column)> = Vec::with_capacity(record.len());
-    for name in record {
+    for name in record.iter().map(str::trim) {
         let meaning = column(name)?;
         let taken = columns.iter().any(|(_, other)| match (other, &meaning) {
             (Column::Tag(a, _), Column::Tag(b, _)) => a.starts_with(b) || b.starts_with(a),
@@ -275,7 +275,13 @@ fn read_csv(input: impl Read, mut each: impl FnMut(ReadRow) -> bool) -> Result<(
     const NEXT: &str = "the first row is like id,parent,tags.site,tags.line:number";
     let left = std::rc::Rc::new(std::cell::Cell::new(MAX_IMPORT_ROW_BYTES + 2 * READ_AHEAD_BYTES));
     let fenced = Fenced { input, left: left.clone() };
-    let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).buffer_capacity(READ_AHEAD_BYTES).from_reader(fenced);
+    // Lines end where an editor ends them, so that their numbers agree; the CR of a spreadsheet is blank at the end of the last cell.
+    let mut reader = csv::ReaderBuilder::new()
+        .terminator(csv::Terminator::Any(b'\n'))
+        .has_headers(false)
+        .flexible(true)
+        .buffer_capacity(READ_AHEAD_BYTES)
+        .from_reader(fenced);
     let mut record = csv::StringRecord::new();
     let mut columns: Option<Vec<(String, Column)>> = None;
     loop {
@@ -297,6 +303,9 @@ fn read_csv(input: impl Read, mut each: impl FnMut(ReadRow) -> bool) -> Result<(
             },
         }
         let line = record.position().map_or(line, csv::Position::line);
+        if record.len() == 1 && record[0].trim().is_empty() {
+            continue;
+        }
         let Some(columns) = &columns else {
             columns = Some(header(&record).map_err(|reason| Broken { line: 1, reason, next_step: NEXT.to_owned() })?);
             continue;
