@@ -53,6 +53,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("lapin", &["muster-intake", "muster-tests"]),
     ("utoipa", &["muster-wire", "muster-controller"]),
     ("config", &["muster-controller"]),
+    ("csv", &["muster-controller"]),
     ("indicatif", &["muster-cli"]),
     ("comfy-table", &["muster-cli"]),
     ("croner", &["muster-domain"]),

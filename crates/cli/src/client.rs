@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use futures_util::StreamExt as _;
 use muster_wire::http::{MAX_PAGE, Page, Problem};
-use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Response, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -110,6 +110,37 @@ impl Client {
     pub(crate) async fn delete(&self, intent: &str, path: &[&str]) -> Result<(), Failure> {
         let sent = self.http.request(Method::DELETE, self.endpoint(path, &[])).send().await;
         self.checked(intent, sent).await.map(|_| ())
+    }
+
+    /// Changes or deletes what is there, and gets a JSON value. The same change twice is the same as once, and still it is not repeated
+    /// unasked: who else changed it in between would be undone.
+    pub(crate) async fn change<T: DeserializeOwned>(
+        &self,
+        intent: &str,
+        method: Method,
+        path: &[&str],
+        body: Option<&impl Serialize>,
+    ) -> Result<T, Failure> {
+        let mut request = self.http.request(method, self.endpoint(path, &[])).header(ACCEPT, "application/json");
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let sent = request.send().await;
+        self.json(intent, self.checked(intent, sent).await?).await
+    }
+
+    /// Posts a stream of bytes and gets a JSON value.
+    pub(crate) async fn upload<T: DeserializeOwned>(
+        &self,
+        intent: &str,
+        path: &[&str],
+        query: &[(&str, String)],
+        content_type: &'static str,
+        body: reqwest::Body,
+    ) -> Result<T, Failure> {
+        let request = self.http.request(Method::POST, self.endpoint(path, query)).header(ACCEPT, "application/json");
+        let sent = request.header(CONTENT_TYPE, content_type).body(body).send().await;
+        self.json(intent, self.checked(intent, sent).await?).await
     }
 
     /// Opens a stream of bytes.

@@ -6,7 +6,7 @@ mod sheet;
 mod table;
 pub(crate) mod units;
 
-pub(crate) use listed::{Listed, clock_word, collection_word, task_detail, task_word};
+pub(crate) use listed::{Listed, clock_word, collection_word, ping_word, task_detail, task_word};
 #[cfg(test)]
 pub(crate) use out::SharedBuffer;
 pub(crate) use out::{Form, Out, Paint};

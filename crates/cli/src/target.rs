@@ -55,7 +55,7 @@ impl ChoiceArgs {
     pub(crate) fn choice(self) -> Result<Choice, Failure> {
         let mut exclude = self.exclude;
         if let Some(path) = &self.exclude_file {
-            exclude.extend(read_file("--exclude-file", path)?);
+            exclude.extend(listed("--exclude-file", path)?);
         }
         if exclude.len() > MAX_TARGET_DEVICES {
             let why = format!("{} devices are excluded by name, at most {MAX_TARGET_DEVICES} can be", exclude.len());
@@ -84,11 +84,7 @@ impl TargetArgs {
         }
         let mut devices = self.device;
         if let Some(path) = self.devices {
-            let listed = if path.as_os_str() == "-" {
-                read_list("--devices", "standard input", std::io::stdin().lock())?
-            } else {
-                read_file("--devices", &path)?
-            };
+            let listed = listed("--devices", &path)?;
             if listed.is_empty() && devices.is_empty() {
                 return Err(Failure::usage(format!("--devices {}", path.display()), "it names no device"));
             }
@@ -106,7 +102,11 @@ impl TargetArgs {
     }
 }
 
-fn read_file(flag: &str, path: &Path) -> Result<Vec<DeviceId>, Failure> {
+/// Ids from a file, or from standard input when it is `-`; `flag` is how they were asked for.
+pub(crate) fn listed(flag: &str, path: &Path) -> Result<Vec<DeviceId>, Failure> {
+    if path.as_os_str() == "-" {
+        return read_list(flag, "standard input", std::io::stdin().lock());
+    }
     let file = std::fs::File::open(path).map_err(|error| Failure::usage(format!("{flag} {}", path.display()), error.to_string()))?;
     read_list(flag, &path.display().to_string(), file)
 }

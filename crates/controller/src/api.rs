@@ -28,7 +28,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use muster_dispatch::DispatchHandle;
 use muster_landing::{LandingError, endpoint};
 use muster_store::{Store, StoreError};
-use muster_wire::{CollectionId, TaskId};
+use muster_wire::{CollectionId, DeviceId, TaskId};
 use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -88,7 +88,9 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .route("/schedules/{id}/runs", get(schedules::runs))
         .route("/tasks/{id}", get(tasks::show))
         .route("/devices", get(devices::list))
-        .route("/devices/{id}", get(devices::show))
+        .route("/devices/import", post(devices::import))
+        .route("/devices/tags", post(devices::patch_many))
+        .route("/devices/{id}", get(devices::show).patch(devices::patch).delete(devices::forget))
         .route("/bundles", get(bundles::list))
         .route("/bundles/{id}", get(bundles::show))
         .route("/bundles/{id}/files", get(bundles::files))
@@ -189,6 +191,11 @@ pub(crate) fn collection_not_found(id: CollectionId) -> ApiError {
     ApiError::not_found("collection_not_found", "No such collection", format!("there is no collection {id}"))
 }
 
+pub(crate) fn device_not_found(id: &DeviceId) -> ApiError {
+    ApiError::not_found("device_not_found", "No such device", format!("{id} is not in the registry"))
+        .next_step("check the spelling; a device is known from the moment it first connects, or is imported")
+}
+
 pub(crate) fn task_not_found(id: TaskId) -> ApiError {
     ApiError::not_found("task_not_found", "No such task", format!("there is no task {id}"))
 }
@@ -219,7 +226,8 @@ impl Modify for Bearer {
         collections::list, collections::create, collections::preview, collections::show, collections::pause, collections::resume, collections::cancel,
         collections::rerun, events::events,
         schedules::list, schedules::create, schedules::show, schedules::delete, schedules::pause, schedules::resume, schedules::run_now,
-        schedules::runs, tasks::list, tasks::show, devices::list, devices::show,
+        schedules::runs, tasks::list, tasks::show, devices::list, devices::show, devices::import,
+        devices::patch_many, devices::patch, devices::forget,
         bundles::list, bundles::show, bundles::files, bundles::download, bundles::cat, bundles::verify,
         service::status, service::openapi, service::metrics, service::healthz, service::readyz,
     ),

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use http::StatusCode;
 use muster_domain::calendar::OpenTimes;
-use muster_store::{Cancelled, Created, Idempotency, Reran, Resumed};
+use muster_store::{Cancelled, Created, Idempotency, Reran, RerunLimits, Resumed};
 use muster_wire::CollectionId;
 use muster_wire::http::{
-    Cancel, CollectionAnswer, CollectionCreated, CollectionOptions, CollectionState, CollectionView, MAX_EXPIRY_SECONDS, MAX_TEXT_CHARS,
-    MIN_ATTEMPT_TIMEOUT_SECONDS, NewCollection, Pause, Paused, Rerun, Rollout, StepOf, Touched, WindowNow,
+    Cancel, CollectionAnswer, CollectionCreated, CollectionOptions, CollectionState, CollectionView, MAX_ATTEMPT_TIMEOUT_SECONDS,
+    MAX_ATTEMPTS_ASKED, MAX_EXPIRY_SECONDS, MAX_IN_FLIGHT, MAX_TEXT_CHARS, MIN_ATTEMPT_TIMEOUT_SECONDS, NewCollection, Pause, Paused,
+    Rerun, Rollout, StepOf, Touched, WindowNow,
 };
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
@@ -198,15 +199,22 @@ pub(crate) async fn cancel(api: &Api, caller: &str, id: CollectionId, cancel: Ca
 /// Queues ended tasks again.
 pub(crate) async fn rerun(api: &Api, caller: &str, id: CollectionId, rerun: Rerun) -> ApiResult<Touched> {
     let now = OffsetDateTime::now_utc();
-    if let Some(seconds) = rerun.expires_in_seconds.filter(|seconds| !(MIN_ATTEMPT_TIMEOUT_SECONDS..=MAX_EXPIRY_SECONDS).contains(seconds))
-    {
-        return Err(ApiError::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "invalid_rerun",
-            "Tasks cannot be run again like this",
-            "a value cannot be used",
-        )
-        .field("expires_in_seconds", format!("is {seconds}; it lies between {MIN_ATTEMPT_TIMEOUT_SECONDS} and {MAX_EXPIRY_SECONDS}")));
+    let bounds = [
+        ("expires_in_seconds", rerun.expires_in_seconds, MIN_ATTEMPT_TIMEOUT_SECONDS, MAX_EXPIRY_SECONDS),
+        ("attempt_timeout_seconds", rerun.attempt_timeout_seconds, MIN_ATTEMPT_TIMEOUT_SECONDS, MAX_ATTEMPT_TIMEOUT_SECONDS),
+        ("max_attempts", rerun.max_attempts.map(u64::from), 1, u64::from(MAX_ATTEMPTS_ASKED)),
+        ("in_flight", rerun.in_flight.map(u64::from), 1, u64::from(MAX_IN_FLIGHT)),
+    ];
+    for (field, value, least, most) in bounds {
+        if let Some(value) = value.filter(|value| !(least..=most).contains(value)) {
+            return Err(ApiError::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "invalid_rerun",
+                "Tasks cannot be run again like this",
+                "a value cannot be used",
+            )
+            .field(field, format!("is {value}; it lies between {least} and {most}")));
+        }
     }
     let collection = api.store.collection(id).await?.ok_or_else(|| collection_not_found(id))?;
     let expires_at = match rerun.expires_in_seconds {
@@ -214,7 +222,12 @@ pub(crate) async fn rerun(api: &Api, caller: &str, id: CollectionId, rerun: Reru
         None if collection.expires_at > now => collection.expires_at,
         None => now + api.settings.dispatch.expiry.0,
     };
-    let wanted = muster_store::Rerun { collection: id, who: caller, reasons: &rerun.reasons, expires_at, now };
+    let limits = RerunLimits {
+        attempt_timeout: rerun.attempt_timeout_seconds.map(Duration::from_secs),
+        max_attempts: rerun.max_attempts,
+        in_flight: rerun.in_flight,
+    };
+    let wanted = muster_store::Rerun { collection: id, who: caller, reasons: &rerun.reasons, expires_at, limits, now };
     match api.store.rerun(&wanted).await? {
         Reran::Done { tasks } => {
             api.dispatch.poke();

@@ -12,9 +12,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use muster_domain::event::Work;
 use muster_store::{Birth, Seal, Step, StepOutcome, Store, StoreError};
 use muster_wire::http::Priority;
-use muster_wire::{CollectionId, DeviceId};
+use muster_wire::{CollectionId, DeviceId, TaskId, TaskState};
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -115,6 +116,7 @@ pub(crate) struct Written {
 pub(crate) struct Writer {
     pub(crate) store: Store,
     pub(crate) options: Arc<DispatchOptions>,
+    pub(crate) works: Arc<OpenWorks>,
     pub(crate) window: Arc<Window>,
     pub(crate) wake: Wake,
     pub(crate) written: Arc<Written>,
@@ -209,6 +211,19 @@ impl Row for Step {
     }
 }
 
+impl Row for TaskId {
+    const NAMES: &str = "pings";
+    type Outcome = ();
+
+    fn id(&self) -> String {
+        self.to_string()
+    }
+
+    async fn write(store: &Store, rows: &[Self]) -> Result<Vec<()>, StoreError> {
+        store.record_pings(rows).await.map(|()| vec![(); rows.len()])
+    }
+}
+
 impl Row for Seal {
     const NAMES: &str = "bundles";
     type Outcome = StepOutcome;
@@ -279,7 +294,10 @@ impl Writer {
         let mut freed = false;
         if !steps.is_empty() {
             let Some(outcomes) = self.persist(&steps, stop).await else { return };
+            let pings = self.ended_pings(&steps, &outcomes);
             freed |= self.conclude(steps.iter(), outcomes, thens);
+            // What a ping measured is a note beside the task: were it lost, the next ping measures again.
+            let Some(_) = self.persist(&pings, stop).await else { return };
         }
         if !seals.is_empty() {
             let Some(outcomes) = self.persist(&seals, stop).await else { return };
@@ -288,6 +306,15 @@ impl Writer {
         if came_online || freed {
             self.wake.outbound();
         }
+    }
+
+    /// Pings that ended with this batch.
+    fn ended_pings(&self, steps: &[Step], outcomes: &[Option<StepOutcome>]) -> Vec<TaskId> {
+        let ended = steps.iter().zip(outcomes).filter(|(step, outcome)| {
+            **outcome == Some(StepOutcome::Applied) && matches!(step.to, TaskState::Verified | TaskState::Failed)
+        });
+        let tasks = ended.map(|(step, _)| step.attempt.task());
+        tasks.filter(|task| self.works.get(task.collection()).is_some_and(|work| work.work == Work::Ping)).collect()
     }
 
     /// After the commit: counts, frees places in the window, acknowledges, tells. True when a place came free. A step without an outcome was
@@ -438,5 +465,26 @@ mod tests {
         stop.cancel();
         drop(applier);
         running.await.expect("the writer ends");
+    }
+
+    #[tokio::test]
+    async fn an_answer_a_second_is_not_a_row_a_second() {
+        let directory = tempfile::tempdir().expect("a private directory");
+        let writer = writer(&directory).await;
+        let store = writer.store.clone();
+        let stop = CancellationToken::new();
+        let (applier, changes) = Applier::new(16, Arc::new(OpenWorks::default()));
+        let running = tokio::spawn(writer.run(changes, stop.clone()));
+        let device: DeviceId = "press-0042".parse().expect("an id");
+        let first = OffsetDateTime::from_unix_timestamp(1_764_000_000).expect("a time");
+        for second in 0..3 {
+            applier.send(Change::Seen { device: device.clone(), at: first + Duration::from_secs(second) }).await;
+            // In a batch of its own, or the last of a batch would be the only one told of.
+            tokio::time::sleep(DispatchOptions::default().flush_every * 3).await;
+        }
+        stop.cancel();
+        drop(applier);
+        running.await.expect("the writer ends");
+        assert_eq!(store.device(&device).await.expect("a read").expect("there").last_seen, Some(first));
     }
 }

@@ -143,6 +143,7 @@ impl Dispatch {
         let write = Writer {
             store: store.clone(),
             options: options.clone(),
+            works: works.clone(),
             window: window.clone(),
             wake: wake.clone(),
             written: counters.written.clone(),

@@ -78,12 +78,6 @@ pub fn delay(schedule: &Schedule, attempt: u32, random: f64) -> Duration {
     Duration::try_from_secs_f64((base * spread).max(0.0).min(max)).map_or(schedule.max, |wait| wait.min(schedule.max))
 }
 
-/// The same, when the other side advised how long to wait. Its advice can lengthen the wait up to `schedule.max`, and never shortens it:
-/// the advice comes from outside.
-pub fn delay_with_advice(schedule: &Schedule, attempt: u32, advice: Option<Duration>, random: f64) -> Duration {
-    delay(schedule, attempt, random).max(advice.unwrap_or_default()).min(schedule.max)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,14 +103,6 @@ mod tests {
     }
 
     #[test]
-    fn advice_lengthens_within_the_bound_and_never_shortens() {
-        assert_eq!(delay_with_advice(&PLAIN, 1, Some(Duration::from_secs(60)), 0.0).as_secs(), 60);
-        assert_eq!(delay_with_advice(&PLAIN, 1, Some(Duration::ZERO), 0.0), PLAIN.first);
-        assert_eq!(delay_with_advice(&PLAIN, 1, Some(Duration::MAX), 0.0), PLAIN.max);
-        assert_eq!(delay_with_advice(&PLAIN, 2, None, 0.0).as_secs(), 15);
-    }
-
-    #[test]
     fn what_cannot_be_used_is_refused_with_its_name() {
         assert_eq!(Schedule::default().check(), Ok(()));
         assert_eq!(Schedule { first: Duration::ZERO, ..PLAIN }.check(), Err(InvalidSchedule::NoWait));
@@ -134,10 +120,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_the_numbers_the_bound_holds(first_ms: u32, factor: f64, max_ms: u32, jitter_share: f64, attempt: u32, random: f64, advice_s: u64) {
+        fn whatever_the_numbers_the_bound_holds(first_ms: u32, factor: f64, max_ms: u32, jitter_share: f64, attempt: u32, random: f64) {
             let schedule = Schedule { first: Duration::from_millis(first_ms.into()), factor, max: Duration::from_millis(max_ms.into()), jitter_share };
             prop_assert!(delay(&schedule, attempt, random) <= schedule.max);
-            prop_assert!(delay_with_advice(&schedule, attempt, Some(Duration::from_secs(advice_s)), random) <= schedule.max);
         }
     }
 }

@@ -143,8 +143,6 @@ pub enum Decision {
 pub enum Ignored {
     /// The task is final.
     Final,
-    /// The event belongs to another attempt.
-    OtherAttempt,
     /// The task is not with the device at present.
     NotDispatched,
     /// Said before, or implied by what is known.
@@ -160,7 +158,6 @@ impl Ignored {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Final => "final",
-            Self::OtherAttempt => "other_attempt",
             Self::NotDispatched => "not_dispatched",
             Self::AlreadyKnown => "already_known",
             Self::BeingJudged => "being_judged",
@@ -178,17 +175,6 @@ impl Decision {
             Self::Look | Self::Ignore { .. } => None,
         }
     }
-}
-
-/// As [`decide`], for an event that names the attempt it belongs to: one of another attempt changes nothing.
-pub fn decide_for_attempt(task: &TaskFacts, attempt: u8, event: &Event) -> Decision {
-    if task.state.is_final() {
-        return ignore(Ignored::Final);
-    }
-    if attempt != task.attempt {
-        return ignore(Ignored::OtherAttempt);
-    }
-    decide(task, event)
 }
 
 /// What follows from an event. Total: every state and every event has an answer, and every move it names is in the table.

@@ -10,6 +10,7 @@
 //! * [`counters`]: the honest sum over the states of a collection.
 //! * [`inspect`]: reads one object (zip, gzip, JSON, text) without trusting a byte of it and in bounded memory.
 //! * [`rollout`]: how a collection is paced, and when it stops by itself.
+//! * [`tags`]: what people write on a device: limits, and changes laid over it.
 //! * [`verdict`]: judges all objects of an attempt: complete, partial, empty or damaged, and what is missing.
 //!
 //! Clocks and randomness are parameters. [`inspect`] reads from a reader it is given and opens nothing itself.
@@ -23,5 +24,6 @@ pub mod event;
 pub mod inspect;
 pub mod retry;
 pub mod rollout;
+pub mod tags;
 pub mod task;
 pub mod verdict;

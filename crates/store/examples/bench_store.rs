@@ -14,7 +14,7 @@
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use muster_store::{ClaimRequest, Dialect, NewCollection, NewTask, Step, Store, StoreOptions};
+use muster_store::{ClaimRequest, DeviceEntry, Dialect, NewCollection, NewTask, Step, Store, StoreOptions};
 use muster_wire::http::{CollectionRequest, Priority, Rollout, TargetView};
 use muster_wire::presence::Presence;
 use muster_wire::{CollectionId, DeviceId, Reason, TaskState};
@@ -253,7 +253,8 @@ async fn measure(name: &str, settings: &Settings, store: &Store, bare: &mut Bare
             retained: false,
         })
         .collect();
-    store.register_devices(&devices, OffsetDateTime::now_utc()).await?;
+    let entries: Vec<_> = devices.iter().map(|device| DeviceEntry { device: device.clone(), tags: None, parent: None }).collect();
+    store.enter_devices(&entries, OffsetDateTime::now_utc()).await?;
     // Unmeasured: plans, caches, and the files' first growth.
     Box::pin(pass(settings, store, bare, &devices, &births)).await?;
     let mut passes = Vec::new();

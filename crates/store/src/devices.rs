@@ -2,7 +2,7 @@
 
 use muster_domain::condition::{Column, Comparison, Condition, Literal, Path, Place, Test};
 use muster_wire::DeviceId;
-use muster_wire::http::{DeviceView, MAX_PAGE, PresenceState};
+use muster_wire::http::{DeviceView, MAX_PAGE, PingView, PresenceState};
 use muster_wire::presence::AgentName;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use time::OffsetDateTime;
@@ -91,6 +91,12 @@ fn view(row: device::Model) -> Result<DeviceView, StoreError> {
         agent: row.agent_name.map(|name| AgentName { name, version: row.agent_version.unwrap_or_default() }),
         started: maybe_from_ms(row.started_at)?,
         clock_skew_ms: row.clock_skew_ms,
+        parent: row.parent.map(device_id).transpose()?,
+        ping: maybe_from_ms(row.pinged_at)?.map(|at| PingView {
+            at,
+            round_trip_ms: row.ping_ms.and_then(|ms| u64::try_from(ms).ok()),
+            failed_in_a_row: row.ping_failed.and_then(|count| u32::try_from(count).ok()).unwrap_or_default(),
+        }),
         reported: row.reported,
         tags: row.tags,
     })

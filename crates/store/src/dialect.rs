@@ -210,6 +210,14 @@ impl Dialect {
         }
     }
 
+    /// The end of a query whose rows are about to be rewritten, of a table by its name: they wait for who has them, and others wait for us.
+    pub(crate) fn hold(self, table: &str) -> String {
+        match self {
+            Self::Postgres => format!("FOR NO KEY UPDATE OF {table}"),
+            Self::Sqlite => String::new(),
+        }
+    }
+
     /// The larger of two numbers.
     pub(crate) fn larger(self, a: &str, b: &str) -> String {
         match self {

@@ -5,7 +5,6 @@
 //! devices return), so everything here is one statement per batch.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use muster_wire::DeviceId;
 use muster_wire::presence::{Presence, ProactiveConsent};
@@ -19,8 +18,6 @@ use crate::text::{bounded, clean_json};
 
 /// Most devices in one call; more are written in several transactions.
 pub const MAX_PRESENCE_BATCH: usize = 1_000;
-/// A sign of life is written when the one before is older than this, or the device was thought offline: not once per answer.
-const SEEN_EVERY: Duration = Duration::from_secs(30);
 /// Longest name of a program or version kept.
 const MAX_NAME_CHARS: usize = muster_wire::presence::MAX_NAME_CHARS;
 
@@ -170,7 +167,7 @@ impl Store {
         Ok(())
     }
 
-    /// Records signs of life: an answer proves presence too. Written at most every 30 seconds per device, or when it was thought offline.
+    /// Records signs of life: an answer proves presence too. Each one is a row: the caller leaves out what is no news.
     ///
     /// # Errors
     /// The database's; chunks of [`MAX_PRESENCE_BATCH`] before the failing one are recorded.
@@ -178,30 +175,12 @@ impl Store {
         let sql = format!(
             "INSERT INTO device (id, presence, presence_at, last_seen, first_seen) SELECT v.id, {ONLINE}, v.at, v.at, v.at FROM [[v]] WHERE true \
              ON CONFLICT (id) DO UPDATE SET presence = {ONLINE}, presence_at = excluded.presence_at, last_seen = excluded.last_seen \
-             WHERE device.presence_at <= excluded.presence_at \
-             AND (device.presence <> {ONLINE} OR device.last_seen IS NULL OR device.last_seen <= excluded.last_seen - $1)"
+             WHERE device.presence_at <= excluded.presence_at"
         );
-        let every = [Value::Number(i64::try_from(SEEN_EVERY.as_millis()).expect("half a minute"))];
         for chunk in newest(seen, |seen| &seen.0, |seen| seen.1).chunks(MAX_PRESENCE_BATCH) {
-            run("recording signs of life", || self.upsert_moments(&sql, &every, chunk)).await?;
+            run("recording signs of life", || self.upsert_moments(&sql, &[], chunk)).await?;
         }
         Ok(())
-    }
-
-    /// Enters devices into the registry before they were heard of; known ones stay as they are. Returns how many were new.
-    ///
-    /// # Errors
-    /// The database's; chunks of [`MAX_PRESENCE_BATCH`] before the failing one are recorded.
-    pub async fn register_devices(&self, devices: &[DeviceId], at: OffsetDateTime) -> Result<u64, StoreError> {
-        let sql = format!(
-            "INSERT INTO device (id, presence, first_seen) SELECT v.id, {UNKNOWN}, v.at FROM [[v]] WHERE true ON CONFLICT (id) DO NOTHING"
-        );
-        let entries: Vec<(DeviceId, OffsetDateTime)> = devices.iter().map(|device| (device.clone(), at)).collect();
-        let mut new = 0;
-        for chunk in newest(&entries, |entry| &entry.0, |entry| entry.1).chunks(MAX_PRESENCE_BATCH) {
-            new += run("registering devices", || self.upsert_moments(&sql, &[], chunk)).await?;
-        }
-        Ok(new)
     }
 
     async fn upsert_moments(&self, sql: &str, values: &[Value<'_>], entries: &[&(DeviceId, OffsetDateTime)]) -> Result<u64, StoreError> {

@@ -124,25 +124,6 @@ impl Store {
         open_tasks(&rows, limit)
     }
 
-    /// Tasks in `accepted`, to ask their devices how it goes, without taking them.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn accepted(&self, collection: CollectionId, after: Option<TaskId>, limit: u32) -> Result<OpenTasks, StoreError> {
-        let (first, last) = collection.task_range();
-        let (compare, from) = after.map_or((">=", first), |after| (">", after.uuid()));
-        let limit = limit.min(MAX_CLAIM);
-        let sql = format!(
-            "SELECT {COLUMNS} FROM task WHERE id {compare} $1 AND id <= $2 AND state = {} ORDER BY id LIMIT $3",
-            TaskState::Accepted.code()
-        );
-        run("reading accepted tasks", || async {
-            let values = [Value::Id(from), Value::Id(last), Value::Number(i64::from(limit))];
-            open_tasks(&self.reader().await?.fetch(&sql, &values, None).await?, limit)
-        })
-        .await
-    }
-
     /// How many tasks are dispatched or accepted, per open collection that has any; of one owner, or of all.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! Running tasks again inside their collection: their end becomes history, and they are queued once more.
 
+use std::time::Duration;
+
 use muster_domain::rollout::steering::is_steered;
 use muster_wire::{CollectionId, Reason, TaskState};
 use time::OffsetDateTime;
@@ -27,8 +29,21 @@ pub struct Rerun<'a> {
     pub reasons: &'a [Reason],
     /// New end of the collection; it never moves to an earlier time.
     pub expires_at: OffsetDateTime,
+    /// Limits that hold from now on.
+    pub limits: RerunLimits,
     /// The time.
     pub now: OffsetDateTime,
+}
+
+/// Limits of a collection that a rerun may change; each stays as it was when absent. The request itself is immutable.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RerunLimits {
+    /// Time for one attempt.
+    pub attempt_timeout: Option<Duration>,
+    /// Attempts per task, for each time it is run.
+    pub max_attempts: Option<u8>,
+    /// Most devices asked at the same time.
+    pub in_flight: Option<u32>,
 }
 
 /// What a rerun did.
@@ -119,12 +134,29 @@ async fn rerun_in(tx: &mut Tx, rerun: &Rerun<'_>) -> Result<Reran, StoreError> {
         return Ok(Reran::Done { tasks });
     }
     // Never lower: other tasks may already be at a higher attempt.
-    let allowed =
-        tx.dialect().larger("attempt_limit", &format!("CASE WHEN $1 + max_attempts > {limit} THEN {limit} ELSE $1 + max_attempts END"));
-    let values = [Value::Number(i64::from(highest)), Value::Id(first)];
-    tx.execute(&format!("UPDATE collection SET attempt_limit = {allowed} WHERE id = $2"), &values, None).await?;
+    let most = "$1 + COALESCE($3, max_attempts)";
+    let allowed = tx.dialect().larger("attempt_limit", &format!("CASE WHEN {most} > {limit} THEN {limit} ELSE {most} END"));
+    let sql = format!(
+        "UPDATE collection SET attempt_limit = {allowed}, max_attempts = COALESCE($3, max_attempts), \
+         attempt_timeout_ms = COALESCE($4, attempt_timeout_ms), in_flight = COALESCE($5, in_flight) WHERE id = $2"
+    );
+    let RerunLimits { attempt_timeout, max_attempts, in_flight } = rerun.limits;
+    let values = [
+        Value::Number(i64::from(highest)),
+        Value::Id(first),
+        Value::MaybeNumber(max_attempts.map(i64::from)),
+        Value::MaybeNumber(attempt_timeout.map(|span| i64::try_from(span.as_millis()).unwrap_or(i64::MAX))),
+        Value::MaybeNumber(in_flight.map(i64::from)),
+    ];
+    tx.execute(&sql, &values, None).await?;
     let reasons: Vec<&str> = rerun.reasons.iter().map(|reason| reason.as_str()).collect();
-    let detail = serde_json::json!({ "tasks": tasks, "reasons": reasons });
+    let detail = serde_json::json!({
+        "tasks": tasks,
+        "reasons": reasons,
+        "attempt_timeout_seconds": attempt_timeout.map(|span| span.as_secs()),
+        "max_attempts": max_attempts,
+        "in_flight": in_flight,
+    });
     record_event(tx, rerun.collection, rerun.now, rerun.who, "rerun", &detail).await?;
     Ok(Reran::Done { tasks })
 }

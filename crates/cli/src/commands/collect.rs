@@ -240,7 +240,7 @@ fn parse_level(text: &str) -> Result<i32, String> {
         .ok_or_else(|| "a level is 0 to 7, or emerg, alert, crit, error, warning, notice, info, debug".to_owned())
 }
 
-fn parse_attempt_span(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_attempt_span(text: &str) -> Result<Duration, String> {
     within(text, MIN_ATTEMPT_TIMEOUT_SECONDS, MAX_ATTEMPT_TIMEOUT_SECONDS)
 }
 

@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use muster_wire::http::{Cancel, CollectionView, Pause, Rerun, TaskDetail, TaskView, Touched};
+use muster_wire::http::{Cancel, CollectionView, MAX_ATTEMPTS_ASKED, MAX_IN_FLIGHT, Pause, Rerun, TaskDetail, TaskView, Touched};
 use muster_wire::{CollectionId, DeviceId, Reason, TaskId, TaskState};
 use serde::Serialize;
 use serde_json::json;
 
 use crate::client::{Client, Query};
-use crate::commands::collect::finish;
+use crate::commands::collect::{finish, parse_attempt_span};
 use crate::failure::{Failure, exit};
 use crate::follow::{Seen, Tell, exit_code, follow, follow_with_progress, summary};
 use crate::moment::parse_span;
@@ -64,6 +64,7 @@ Examples:
 const RERUN_EXAMPLES: &str = "\
 Examples:
   muster collections rerun col_01jd8k2m3n4p5q6r7s --failed
+  muster collections rerun col_01jd8k2m3n4p5q6r7s --reason sas_expired --timeout 1h --in-flight 20
   muster collections rerun col_01jd8k2m3n4p5q6r7s --reason no_answer --reason task_lost --wait";
 const DOWNLOAD_EXAMPLES: &str = "\
 Examples:
@@ -228,6 +229,15 @@ struct RerunArgs {
     /// New life of the collection, from now on
     #[arg(long, value_name = "SPAN", value_parser = parse_span)]
     expires: Option<Duration>,
+    /// Another time for one attempt at a device, upload included
+    #[arg(long, value_name = "SPAN", value_parser = parse_attempt_span)]
+    timeout: Option<Duration>,
+    /// Another number of attempts per device, counted anew
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=i64::from(MAX_ATTEMPTS_ASKED)))]
+    attempts: Option<u8>,
+    /// Another number of devices asked at the same time
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_IN_FLIGHT)))]
+    in_flight: Option<u32>,
     /// Wait until every device is done; the exit code says how it ended
     #[arg(long, visible_alias = "exit-status", overrides_with = "wait")]
     wait: bool,
@@ -452,7 +462,13 @@ async fn cancel(args: &CancelArgs, client: &Client, out: &mut Out) -> Result<u8,
 
 async fn rerun(args: RerunArgs, client: &Client, out: &mut Out) -> Result<u8, Failure> {
     let id = args.id.id;
-    let body = Rerun { reasons: args.reason, expires_in_seconds: args.expires.map(|span| span.as_secs()) };
+    let body = Rerun {
+        reasons: args.reason,
+        expires_in_seconds: args.expires.map(|span| span.as_secs()),
+        attempt_timeout_seconds: args.timeout.map(|span| span.as_secs()),
+        max_attempts: args.attempts,
+        in_flight: args.in_flight,
+    };
     let touched: Touched =
         progress::waiting("queueing", client.post("rerun the collection", &["collections", &id.to_string(), "rerun"], &body, None)).await?;
     if args.wait && touched.tasks > 0 {

@@ -1,4 +1,4 @@
-//! `muster devices list|show|ping`.
+//! `muster devices list|show|ping`; what writes the registry is beside it.
 
 use std::time::Duration;
 
@@ -12,18 +12,21 @@ use crate::client::{Client, Query};
 use crate::commands::collect::create;
 use crate::commands::collections::{ListArgs, list};
 use crate::commands::logs::PATIENCE_SECONDS;
+use crate::commands::registry;
 use crate::failure::{Failure, exit};
 use crate::follow::{exit_code, follow_with_progress};
 use crate::moment::parse_span;
 use crate::present::units::{duration, relative, rfc3339_seconds};
-use crate::present::{Column, Form, Listed, Out, Sheet, clock_word, one_line, task_detail, task_word};
+use crate::present::{Column, Form, Listed, Out, Sheet, clock_word, one_line, ping_word, task_detail, task_word};
 use crate::target::{ChoiceArgs, TargetArgs, parse_condition};
 
 const EXAMPLES: &str = "\
 Examples:
   muster devices list
   muster devices show press-0042
-  muster devices ping --device press-0042";
+  muster devices ping --device press-0042
+  muster devices import fleet.csv --dry-run
+  muster devices tag press-0042 site=oslo";
 const LIST_EXAMPLES: &str = "\
 Examples:
   muster devices list
@@ -63,6 +66,15 @@ enum What {
     /// Ask devices whether they are there, and measure how long the answer takes
     #[command(after_long_help = PING_EXAMPLES)]
     Ping(PingArgs),
+    /// Enter devices from a CSV or NDJSON, with their tags and gateways
+    #[command(after_long_help = registry::IMPORT_EXAMPLES)]
+    Import(registry::ImportArgs),
+    /// Set and remove tags
+    #[command(after_long_help = registry::TAG_EXAMPLES)]
+    Tag(registry::TagArgs),
+    /// Take devices out of the registry; their tasks and bundles stay
+    #[command(after_long_help = registry::FORGET_EXAMPLES)]
+    Forget(registry::ForgetArgs),
 }
 
 #[derive(Debug, Args)]
@@ -110,6 +122,9 @@ pub(crate) async fn run(args: DevicesArgs, client: &Client, out: &mut Out) -> Re
             Ok(exit::DONE)
         }
         What::Ping(args) => ping(args, client, out).await,
+        What::Import(args) => registry::import(args, client, out).await,
+        What::Tag(args) => registry::tag(args, client, out).await,
+        What::Forget(args) => registry::forget(&args, client, out).await,
     }
 }
 
@@ -124,7 +139,12 @@ fn sheet(detail: &DeviceDetail, out: &Out) -> Sheet {
         .maybe("device says: agent", device.agent.as_ref().map(|agent| format!("{} {}", agent.name, agent.version)))
         .maybe("device says: started", device.started.map(|started| relative(started, out.now())))
         .line("device says: methods", if device.methods.is_empty() { "nothing yet".to_owned() } else { device.methods.join(", ") });
+    let sheet = sheet
+        .maybe("last ping", device.ping.map(|ping| format!("{}, {}", ping_word(&ping), relative(ping.at, out.now()))))
+        .maybe("behind", device.parent.as_ref().map(DeviceId::to_string));
     let sheet = sheet.maybe("its clock, when it said so", device.clock_skew_ms.map(clock_word));
+    let children = (!detail.children.is_empty()).then(|| detail.children.iter().map(DeviceId::as_str).collect::<Vec<_>>().join(", "));
+    let sheet = sheet.maybe("behind it", children);
     let shown = |value: &serde_json::Value| value.as_object().is_some_and(|members| !members.is_empty()).then(|| value.to_string());
     sheet.maybe("device says: properties", shown(&device.reported)).maybe("tags", shown(&device.tags))
 }
@@ -213,7 +233,7 @@ async fn ping(args: PingArgs, client: &Client, out: &mut Out) -> Result<u8, Fail
 #[cfg(test)]
 mod tests {
     use super::*;
-    use muster_wire::http::PresenceState;
+    use muster_wire::http::{PingView, PresenceState};
     use muster_wire::presence::AgentName;
     use time::macros::datetime;
 
@@ -228,10 +248,14 @@ mod tests {
             agent: Some(AgentName { name: "muster-agent".into(), version: "0.1.0".into() }),
             started: None,
             clock_skew_ms: Some(-3_600_000),
+            parent: Some("gateway-7".parse().expect("an id")),
+            ping: Some(PingView { at: datetime!(2026-11-21 11:58:00 UTC), round_trip_ms: Some(48), failed_in_a_row: 0 }),
             reported: serde_json::json!({"firmware": "1.4.2", "note": "\u{1b}[2J"}),
             tags: serde_json::json!({}),
         };
         let out = Out::for_test(Some(100));
-        insta::assert_snapshot!(sheet(&DeviceDetail { device, tasks: vec![] }, &out).render(&out));
+        insta::assert_snapshot!(
+            sheet(&DeviceDetail { device, children: vec!["press-0043".parse().expect("an id")], tasks: vec![] }, &out).render(&out)
+        );
     }
 }

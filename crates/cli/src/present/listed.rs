@@ -2,7 +2,8 @@
 
 use muster_wire::TaskState;
 use muster_wire::http::{
-    BundleFile, BundleView, CollectionState, CollectionView, Counters, DeviceView, ObjectCheck, ScheduleRun, ScheduleView, TaskView,
+    BundleFile, BundleView, CollectionState, CollectionView, Counters, DeviceView, ObjectCheck, PingView, ScheduleRun, ScheduleView,
+    TaskView,
 };
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -119,11 +120,20 @@ pub(crate) fn task_detail(task: &TaskView) -> String {
     missing.map(|missing| format!("{}: {}", missing.what, missing.why)).collect::<Vec<_>>().join("; ")
 }
 
+/// What the last ping said: how long the answer took, or how many in a row had none.
+pub(crate) fn ping_word(ping: &PingView) -> String {
+    match ping.round_trip_ms {
+        Some(ms) => format!("in {ms} ms"),
+        None => format!("no, {} in a row", count(u64::from(ping.failed_in_a_row))),
+    }
+}
+
 impl Listed for DeviceView {
     const COLUMNS: &'static [Column] = &[
         Column::id("DEVICE"),
         Column::text("PRESENCE"),
         Column::text("LAST SEEN"),
+        Column::text("REACHABLE"),
         Column::text("AGENT"),
         Column::number("METHODS"),
         Column::text("CLOCK"),
@@ -134,6 +144,7 @@ impl Listed for DeviceView {
             self.id.to_string(),
             self.presence.as_str().to_owned(),
             self.last_seen.map(|seen| relative(seen, now)).unwrap_or_else(|| "never".to_owned()),
+            self.ping.as_ref().map(ping_word).unwrap_or_default(),
             self.agent.as_ref().map(|agent| format!("{} {}", agent.name, agent.version)).unwrap_or_default(),
             self.methods.len().to_string(),
             self.clock_skew_ms.map(clock_word).unwrap_or_default(),

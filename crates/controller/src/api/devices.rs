@@ -2,21 +2,28 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{Request, State};
+use http::{HeaderMap, StatusCode, header};
 use muster_domain::condition::ConditionError;
 use muster_store::DeviceFilter;
 use muster_wire::DeviceId;
-use muster_wire::http::{DeviceDetail, DeviceView, Page, PresenceState, Problem};
+use muster_wire::http::{
+    CSV, DeviceDetail, DevicePatch, DeviceView, DevicesPatch, DevicesPatched, ImportRow, Imported, NDJSON, Page, PresenceState, Problem,
+};
 use serde::Deserialize;
 
 use super::extract::{Id, Json, Query};
 use super::problem::{ApiError, ApiResult};
-use super::{Api, cursor};
+use super::{Api, cursor, device_not_found};
+use crate::import::Format;
+use crate::registry::{self, Mode};
 use crate::targets::unreadable;
 
 const LIST: &str = "devices";
 /// Tasks shown with a device.
 const RECENT_TASKS: u32 = 20;
+/// Devices behind a gateway that are shown with it.
+const CHILDREN: u32 = 100;
 
 /// Which devices.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -54,10 +61,92 @@ pub(crate) async fn list(State(api): State<Arc<Api>>, Query(query): Query<ListQu
 #[utoipa::path(get, path = "/api/v1/devices/{id}", tag = "devices", params(("id" = String, Path, example = "press-0042")),
     responses((status = 200, body = DeviceDetail), (status = 404, body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn show(State(api): State<Arc<Api>>, Id(id): Id<DeviceId>) -> ApiResult<Json<DeviceDetail>> {
-    let device = api.store.device(&id).await?.ok_or_else(|| {
-        ApiError::not_found("device_not_found", "No such device", format!("{id} is not in the registry"))
-            .next_step("check the spelling; a device is known from the moment it first connects")
-    })?;
+    let device = api.store.device(&id).await?.ok_or_else(|| device_not_found(&id))?;
     let tasks = api.store.device_tasks(&id, RECENT_TASKS).await?;
-    Ok(Json(DeviceDetail { device, tasks }))
+    let children = api.store.children(&id, CHILDREN).await?;
+    Ok(Json(DeviceDetail { device, children, tasks }))
+}
+
+/// How a list is entered.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ImportQuery {
+    /// Say what would be done, and write nothing.
+    #[serde(default)]
+    dry_run: bool,
+    /// Enter nothing when one row is refused.
+    #[serde(default)]
+    all_or_nothing: bool,
+}
+
+/// Enter many devices
+///
+/// The body is CSV with the header `id,parent,tags.NAME,…` (`:number` or `:boolean` behind a name says what its cells are; text otherwise), or
+/// one `ImportRow` per line as NDJSON. What a row says is laid over what is there; a row that cannot be used is told, and the others are entered.
+#[utoipa::path(post, path = "/api/v1/devices/import", tag = "devices", params(ImportQuery),
+    request_body(content((String = "text/csv"), (ImportRow = "application/x-ndjson"))),
+    responses(
+        (status = 200, body = Imported),
+        (status = 415, body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json"),
+    ))]
+pub(crate) async fn import(State(api): State<Arc<Api>>, Query(query): Query<ImportQuery>, request: Request) -> ApiResult<Json<Imported>> {
+    let format = list_format(request.headers())?;
+    let mode = match query {
+        ImportQuery { dry_run: true, .. } => Mode::DryRun,
+        ImportQuery { all_or_nothing: true, .. } => Mode::AllOrNothing,
+        _ => Mode::Rows,
+    };
+    registry::import(&api, format, request.into_body(), mode).await.map(Json)
+}
+
+fn list_format(headers: &HeaderMap) -> ApiResult<Format> {
+    let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    match given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
+        CSV => Ok(Format::Csv),
+        NDJSON => Ok(Format::Ndjson),
+        _ => Err(ApiError::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_media_type",
+            "Body is no list of devices",
+            "a list of devices is CSV or NDJSON",
+        )
+        .next_step(format!("send the header Content-Type: {CSV} or {NDJSON}"))),
+    }
+}
+
+/// Change what is said of many devices
+///
+/// All of them have to be in the registry; otherwise nothing is changed.
+#[utoipa::path(post, path = "/api/v1/devices/tags", tag = "devices", request_body = DevicesPatch,
+    responses((status = 200, body = DevicesPatched), (status = 422, body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn patch_many(State(api): State<Arc<Api>>, Json(body): Json<DevicesPatch>) -> ApiResult<Json<DevicesPatched>> {
+    registry::patch_many(&api, body).await.map(Json)
+}
+
+/// Change what is said of a device
+///
+/// A JSON merge patch (RFC 7396): members named are set, `null` removes, what is not named stays.
+#[utoipa::path(patch, path = "/api/v1/devices/{id}", tag = "devices", params(("id" = String, Path, example = "press-0042")), request_body = DevicePatch,
+    responses(
+        (status = 200, body = DeviceView),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json"),
+    ))]
+pub(crate) async fn patch(State(api): State<Arc<Api>>, Id(id): Id<DeviceId>, Json(body): Json<DevicePatch>) -> ApiResult<Json<DeviceView>> {
+    registry::patch(&api, id, body).await.map(Json)
+}
+
+/// Forget a device
+///
+/// Its tasks and bundles stay. Refused while a task for it is open. A device that speaks again enters the registry anew.
+#[utoipa::path(delete, path = "/api/v1/devices/{id}", tag = "devices", params(("id" = String, Path, example = "press-0042")),
+    responses(
+        (status = 200, description = "As it was", body = DeviceView),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 409, body = Problem, content_type = "application/problem+json"),
+    ))]
+pub(crate) async fn forget(State(api): State<Arc<Api>>, Id(id): Id<DeviceId>) -> ApiResult<Json<DeviceView>> {
+    registry::forget(&api, id).await.map(Json)
 }

@@ -9,5 +9,6 @@ mod device;
 mod harness;
 mod lifecycle;
 mod problems;
+mod registry;
 mod rollout;
 mod timing;

@@ -90,15 +90,6 @@ fn the_table_has_every_kind_of_event() {
 }
 
 #[test]
-fn an_event_of_another_attempt_changes_nothing() {
-    let task = TaskFacts { attempt: 2, ..facts(Accepted) };
-    let completed = Event::StatusReported(TaskStatus::Completed);
-    assert_eq!(word(decide_for_attempt(&task, 1, &completed)), "- other_attempt");
-    assert_eq!(word(decide_for_attempt(&task, 2, &completed)), "look");
-    assert_eq!(word(decide_for_attempt(&TaskFacts { state: Verified, ..task }, 1, &completed)), "- final");
-}
-
-#[test]
 fn a_400_says_no_unless_the_agent_has_just_started() {
     let no = Event::Answered(Answer::Status(400));
     let with = |started: Option<u64>, listed, attempt| {

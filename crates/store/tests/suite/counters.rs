@@ -13,7 +13,7 @@ on_both! {
     async fn they_add_up_while_everything_moves(db) {
         const TASKS: usize = 600;
         let collection = db.collection(TASKS).await;
-        db.store.register_devices(&devices(TASKS), NOW).await.expect("registered");
+        db.register(&devices(TASKS)).await;
         let stop = Arc::new(AtomicBool::new(false));
         let counter = {
             let (store, stop) = (db.store.clone(), stop.clone());

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use muster_store::{Cancel, Cancelled, Created, MAX_APPEND, NewCollection, Step, StepOutcome, StoreError};
+use muster_store::{Cancel, Cancelled, Created, MAX_APPEND, NewCollection, RerunLimits, Step, StepOutcome, StoreError};
 use muster_wire::http::{CollectionRequest, CollectionState, EscalationStep, StepOf, TargetView};
 use muster_wire::{CollectionId, Reason, TaskState};
 
@@ -191,7 +191,7 @@ on_both! {
             .expect("applied");
         db.store.close_finished(NOW).await.expect("closed");
         assert_eq!(db.store.close_finished(NOW).await.expect("closed"), [second]);
-        let rerun = muster_store::Rerun { collection: first, who: "bob", reasons: &[], expires_at: NOW + 60 * MINUTE, now: NOW };
+        let rerun = muster_store::Rerun { collection: first, who: "bob", reasons: &[], expires_at: NOW + 60 * MINUTE, limits: RerunLimits::default(), now: NOW };
         db.store.rerun(&rerun).await.expect("rerun");
         assert_eq!(db.verify(first, &[0]).await, 1);
         assert_eq!(db.store.feed_step(first, second, 10, NOW).await.expect("fed"), 1);

@@ -119,6 +119,13 @@ pub(crate) fn new_collection(devices: &[DeviceId]) -> NewCollection {
 }
 
 impl Database {
+    /// Enters devices that were never heard of.
+    pub(crate) async fn register(&self, devices: &[DeviceId]) {
+        let entries: Vec<_> =
+            devices.iter().map(|device| muster_store::DeviceEntry { device: device.clone(), tags: None, parent: None }).collect();
+        self.store.enter_devices(&entries, NOW).await.expect("registered");
+    }
+
     /// A collection over so many devices, all queued.
     pub(crate) async fn collection(&self, count: usize) -> CollectionId {
         let new = new_collection(&devices(count));

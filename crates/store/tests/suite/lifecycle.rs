@@ -1,6 +1,6 @@
 //! Expiry, cancellation, closing, running again.
 
-use muster_store::{Cancel, Cancelled, Reran, Rerun, StepOutcome};
+use muster_store::{Cancel, Cancelled, Reran, Rerun, RerunLimits, StepOutcome};
 use muster_wire::http::CollectionState;
 use muster_wire::{CollectionId, Reason, TaskState};
 
@@ -87,7 +87,7 @@ on_both! {
         db.store.expire(new.id, NOW).await.expect("expired");
         db.store.close_finished(NOW).await.expect("closed");
 
-        let rerun = |reasons: &'static [Reason]| Rerun { collection: new.id, who: "bob", reasons, expires_at: NOW + 120 * MINUTE, now: NOW + MINUTE };
+        let rerun = |reasons: &'static [Reason]| Rerun { collection: new.id, who: "bob", reasons, expires_at: NOW + 120 * MINUTE, limits: RerunLimits::default(), now: NOW + MINUTE };
         assert_eq!(db.store.rerun(&rerun(&[Reason::SasExpired])).await.expect("answered"), Reran::Done { tasks: 0 });
         assert!(db.store.open_collections().await.expect("a read").is_empty(), "nothing to run, nothing changed");
         assert_eq!(db.store.rerun(&rerun(&[Reason::NoAnswer])).await.expect("rerun"), Reran::Done { tasks: 1 });
@@ -111,6 +111,24 @@ on_both! {
         assert_eq!(what, ["created", "rerun", "rerun", "rerun"]);
     }
 
+    /// The request stays what it was; limits may change, and hold from then on.
+    async fn a_rerun_may_change_limits(db) {
+        let collection = db.collection(2).await;
+        let claimed = db.claim(collection, 2).await;
+        let steps: Vec<_> = claimed.iter().map(|task| step(task.attempt, TaskState::Failed).because(Reason::NoAnswer)).collect();
+        db.store.apply(&steps).await.expect("applied");
+        let before = db.store.collection(collection).await.expect("a read").expect("there");
+        let limits = RerunLimits { attempt_timeout: Some(30 * MINUTE), max_attempts: Some(7), in_flight: Some(5) };
+        let rerun = Rerun { collection, who: "bob", reasons: &[], expires_at: NOW, limits, now: NOW };
+        let nothing = Rerun { reasons: &[Reason::SasExpired], ..rerun.clone() };
+        assert_eq!(db.store.rerun(&nothing).await.expect("answered"), Reran::Done { tasks: 0 });
+        assert_eq!(db.store.collection(collection).await.expect("a read").expect("there").attempt_timeout, MINUTE, "nothing to run, nothing changed");
+        assert_eq!(db.store.rerun(&rerun).await.expect("rerun"), Reran::Done { tasks: 2 });
+        let after = db.store.collection(collection).await.expect("a read").expect("there");
+        assert_eq!((after.attempt_timeout, after.attempt_limit, after.in_flight), (30 * MINUTE, 8, Some(5)));
+        assert_eq!((after.request, after.expires_at), (before.request, before.expires_at));
+    }
+
     /// Closing and running again at the same moment never leaves queued tasks in a closed collection.
     async fn closing_never_overtakes_a_rerun(db) {
         for _ in 0..15 {
@@ -121,7 +139,7 @@ on_both! {
             let (closer, rerunner) = (db.store.clone(), db.store.clone());
             let closing = tokio::spawn(async move { closer.close_finished(NOW).await.expect("closed") });
             let rerunning = tokio::spawn(async move {
-                let rerun = Rerun { collection, who: "bob", reasons: &[], expires_at: NOW, now: NOW };
+                let rerun = Rerun { collection, who: "bob", reasons: &[], expires_at: NOW, limits: RerunLimits::default(), now: NOW };
                 rerunner.rerun(&rerun).await.expect("rerun")
             });
             closing.await.expect("no panic");

@@ -18,6 +18,7 @@ mod moves;
 mod pace;
 mod presence;
 mod recover;
+mod registry;
 mod rollout;
 mod schedules;
 mod schema;

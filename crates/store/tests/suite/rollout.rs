@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use muster_domain::rollout::steering::Turn;
-use muster_store::{Birth, Cancel, Cancelled, NewCollection, Paused, Reran, Rerun, Resumed, STEER_EVERY, Store};
+use muster_store::{Birth, Cancel, Cancelled, NewCollection, Paused, Reran, Rerun, RerunLimits, Resumed, STEER_EVERY, Store};
 use muster_wire::http::{AbortAction, AbortRule, Amount, CollectionState, Rollout, Stage};
 use muster_wire::presence::Presence;
 use muster_wire::{CollectionId, Reason, TaskState};
@@ -79,7 +79,7 @@ on_both! {
         end(&db, id, 0..4, TaskState::Failed).await;
         assert!(matches!(steer(&db.store, id, NOW).await, Turn::Abort(_)));
         assert_eq!(db.store.close_finished(NOW).await.expect("closed"), [id]);
-        let rerun = Rerun { collection: id, who: "ada", reasons: &[Reason::Aborted], expires_at: NOW + 60 * MINUTE, now: NOW };
+        let rerun = Rerun { collection: id, who: "ada", reasons: &[Reason::Aborted], expires_at: NOW + 60 * MINUTE, limits: RerunLimits::default(), now: NOW };
         assert_eq!(db.store.rerun(&rerun).await.expect("queued"), Reran::Done { tasks: 6 });
         assert_eq!(steer(&db.store, id, NOW + STEER_EVERY * 2).await, Turn::Go);
         assert_eq!(db.claim(id, 10).await.len(), 6, "no longer paused");

@@ -428,6 +428,15 @@ pub struct Rerun {
     /// New life of the collection from now on, in seconds; the old expiry stays when absent and still ahead.
     #[serde(default)]
     pub expires_in_seconds: Option<u64>,
+    /// Another time for one attempt, from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt_timeout_seconds: Option<u64>,
+    /// Another number of attempts per device, counted anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_attempts: Option<u8>,
+    /// Another number of devices asked at the same time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_flight: Option<u32>,
 }
 
 /// How many tasks a command touched.

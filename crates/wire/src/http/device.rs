@@ -58,10 +58,30 @@ pub struct DeviceView {
     /// Device clock minus ours at its last birth, in milliseconds; absent when it gave none.
     #[serde(default)]
     pub clock_skew_ms: Option<i64>,
+    /// Gateway it is behind.
+    #[serde(default)]
+    pub parent: Option<DeviceId>,
+    /// The last ping; absent when it was never pinged.
+    #[serde(default)]
+    pub ping: Option<PingView>,
     /// Reported properties.
     pub reported: Value,
     /// Tags set by us.
     pub tags: Value,
+}
+
+/// Whether a device answered when it was last pinged. Measured apart from presence: connected is not reachable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct PingView {
+    /// When the ping ended.
+    #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    pub at: OffsetDateTime,
+    /// From sending to the answer, in milliseconds; absent when there was none.
+    #[serde(default)]
+    pub round_trip_ms: Option<u64>,
+    /// Pings in a row without an answer.
+    pub failed_in_a_row: u32,
 }
 
 /// A device with its recent tasks, newest first.
@@ -70,6 +90,9 @@ pub struct DeviceDetail {
     /// The device.
     #[serde(flatten)]
     pub device: DeviceView,
+    /// Devices behind it, the first hundred.
+    #[serde(default)]
+    pub children: Vec<DeviceId>,
     /// Its last tasks.
     pub tasks: Vec<TaskView>,
 }

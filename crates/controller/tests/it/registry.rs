@@ -1,0 +1,114 @@
+//! The registry over HTTP: lists, tags, forgetting, and what a ping leaves behind.
+
+use serde_json::{Value, json};
+
+use crate::device::Device;
+use crate::harness::{Postgres, Served, until};
+
+const CSV: [(&str, &str); 1] = [("content-type", "text/csv")];
+
+async fn import(served: &Served, query: &str, kind: &str, list: &str) -> Value {
+    let answer = served.api.send("POST", &format!("/api/v1/devices/import{query}"), &[("content-type", kind)], list.as_bytes()).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json()
+}
+
+fn counts(imported: &Value) -> [u64; 5] {
+    ["rows", "new", "changed", "unchanged", "refused"].map(|name| imported[name].as_u64().expect("a number"))
+}
+
+async fn written(flags: &[(&str, &str)]) {
+    let served = Served::start(flags).await.ready().await;
+    let list = "id,parent,tags.site,tags.line:number\npress-1,gateway-7,oslo,4\npress-2,,bergen,\nbad id,,x,\npress-1,,twice,\n";
+    let dry = import(&served, "?dry_run=true", "text/csv", list).await;
+    assert_eq!((counts(&dry), dry["written"].as_bool()), ([4, 2, 0, 0, 2], Some(false)), "{dry}");
+    let whole = import(&served, "?all_or_nothing=true", "text/csv", list).await;
+    assert_eq!((counts(&whole), whole["written"].as_bool()), ([4, 0, 0, 0, 2], Some(false)), "{whole}");
+    assert_eq!(served.api.get("/api/v1/devices/press-1").await.code(), "device_not_found", "nothing was written so far");
+    let done = import(&served, "", "text/csv; charset=utf-8", list).await;
+    assert_eq!((counts(&done), done["written"].as_bool()), ([4, 2, 0, 0, 2], Some(true)), "{done}");
+    assert_eq!((done["refusals"][0]["line"].as_u64(), done["refusals"][0]["column"].as_str()), (Some(4), Some("id")));
+    assert_eq!(done["refusals"][1]["reason"], "press-1 stands in an earlier row");
+    let again = import(
+        &served,
+        "?all_or_nothing=true",
+        "application/x-ndjson",
+        "{\"id\":\"press-1\",\"tags\":{\"lab\":true}}\n{\"id\":\"press-2\"}\n",
+    )
+    .await;
+    assert_eq!(counts(&again), [2, 0, 1, 1, 0], "{again}");
+    let device: Value = served.api.get_json("/api/v1/devices/press-1").await;
+    assert_eq!((&device["tags"], device["parent"].as_str()), (&json!({"site": "oslo", "line": 4, "lab": true}), Some("gateway-7")));
+
+    // Many rows over several batches.
+    let many: String = (0..2_500).map(|n| format!("{{\"id\":\"bulk-{n}\",\"parent\":\"press-1\"}}\n")).collect();
+    assert_eq!(counts(&import(&served, "", "application/x-ndjson", &many).await), [2_500, 2_500, 0, 0, 0]);
+    let gateway: Value = served.api.get_json("/api/v1/devices/press-1").await;
+    assert_eq!(gateway["children"].as_array().map(Vec::len), Some(100), "the first hundred");
+
+    for (headers, list, status, code) in [
+        (&[("content-type", "application/json")][..], "{}", 415, "unsupported_media_type"),
+        (&CSV[..], "", 422, "invalid_import"),
+        (&CSV[..], "id,site\nx,y\n", 422, "invalid_import"),
+    ] {
+        let answer = served.api.send("POST", "/api/v1/devices/import", headers, list.as_bytes()).await;
+        assert_eq!((answer.status, answer.code().as_str()), (status, code), "{list:?}");
+    }
+
+    // One device, and many.
+    let json_body = [("content-type", "application/merge-patch+json")];
+    let patch = json!({ "tags": { "lab": null, "line": { "no": 5 } }, "parent": null });
+    let patched = served.api.send("PATCH", "/api/v1/devices/press-1", &json_body, patch.to_string().as_bytes()).await;
+    let device: Value = patched.json();
+    assert_eq!((patched.status, &device["tags"], &device["parent"]), (200, &json!({"site": "oslo", "line": {"no": 5}}), &Value::Null));
+    for (path, body, status, code) in [
+        ("nobody", json!({ "tags": { "a": 1 } }), 404, "device_not_found"),
+        ("press-1", json!({ "tags": { "a.b": 1 } }), 422, "invalid_patch"),
+        ("press-1", json!({ "tags": "x" }), 422, "invalid_patch"),
+        ("press-1", json!({ "parent": "press-1" }), 422, "invalid_patch"),
+        ("press-1", json!({ "parent": "a b" }), 422, "invalid_body"),
+        ("press-1", json!({ "id": "other" }), 422, "invalid_body"),
+        ("press-1", json!({ "tags": { "a": "x".repeat(8 * 1024) } }), 422, "invalid_patch"),
+    ] {
+        let answer = served.api.send("PATCH", &format!("/api/v1/devices/{path}"), &json_body, body.to_string().as_bytes()).await;
+        assert_eq!((answer.status, answer.code().as_str()), (status, code), "{body}");
+    }
+    let both = json!({ "devices": ["press-1", "press-2", "press-1"], "patch": { "tags": { "site": "oslo" } } });
+    let patched: Value = served.api.post("/api/v1/devices/tags", &both).await.json();
+    assert_eq!((patched["changed"].as_u64(), patched["unchanged"].as_u64()), (Some(1), Some(1)), "{patched}");
+    let unknown = json!({ "devices": ["press-2", "nobody"], "patch": { "tags": { "site": "x" } } });
+    assert_eq!(served.api.post("/api/v1/devices/tags", &unknown).await.code(), "unknown_devices");
+    assert_eq!(served.api.get_json::<Value>("/api/v1/devices/press-2").await["tags"]["site"], "oslo", "none was changed");
+
+    // A ping is measured, and a device with work to do is not forgotten.
+    let _device = Device::connect(&served.controller.mqtt_url(), "press-1", &["ping"]).await;
+    until("the device to be there", || async { served.api.get_json::<Value>("/api/v1/devices/press-1").await["presence"] == "online" })
+        .await;
+    let ping = json!({ "request": { "kind": "ping" }, "target": { "kind": "devices", "devices": ["press-1"] } });
+    let made: Value = served.api.post("/api/v1/collections", &ping).await.json();
+    served.finished(made["id"].as_str().expect("an id")).await;
+    until("the ping to be noted", || async {
+        served.api.get_json::<Value>("/api/v1/devices/press-1").await["ping"]["round_trip_ms"].is_u64()
+    })
+    .await;
+    let waits = json!({ "request": { "kind": "ping" }, "target": { "kind": "devices", "devices": ["press-2"] } });
+    let made: Value = served.api.post("/api/v1/collections", &waits).await.json();
+    let busy = served.api.send("DELETE", "/api/v1/devices/press-2", &[], b"").await;
+    assert_eq!((busy.status, busy.code().as_str()), (409, "device_busy"));
+    served.api.post(&format!("/api/v1/collections/{}/cancel", made["id"].as_str().expect("an id")), &json!({})).await;
+    let gone = served.api.send("DELETE", "/api/v1/devices/press-2", &[], b"").await;
+    assert_eq!((gone.status, gone.json::<Value>()["tags"]["site"].as_str()), (200, Some("oslo")), "as it was");
+    assert_eq!(served.api.send("DELETE", "/api/v1/devices/press-2", &[], b"").await.code(), "device_not_found");
+    served.controller.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_registry_is_written_on_sqlite() {
+    written(&[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_registry_is_written_on_postgres() {
+    let database = Postgres::create();
+    written(&[("database.url", &database.url)]).await;
+}
