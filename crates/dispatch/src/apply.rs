@@ -436,6 +436,7 @@ mod tests {
         let store = Store::connect(&StoreOptions::new(&url)).await.expect("a fresh database opens");
         store.migrate().await.expect("a fresh database takes the schema");
         Writer {
+            works: Arc::new(OpenWorks::default()),
             store,
             options: Arc::new(DispatchOptions::default()),
             window: Arc::new(Window::default()),
