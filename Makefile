@@ -30,6 +30,10 @@ test: services ## What CI runs: check, every test, doctests, documentation, lice
 bench: services ## The performance table: tracked round trips beside raw ones on the same broker, and their ratio
 	@scripts/bench.sh $(ARGS)
 
+.PHONY: soak
+soak: services ## Several controllers, large fleets and things that die, measured at the devices: make soak ARGS="controllers --seconds 120"
+	@scripts/soak.sh $(ARGS)
+
 .PHONY: services
 services: ## Find PostgreSQL, Mosquitto, Azurite, Python, unzip and journalctl for the tests, or start them
 	@scripts/services.sh

@@ -5,8 +5,7 @@ use std::process::Command;
 
 use muster_tests::program::{Program, built};
 
-/// Most devices of one process.
-const DEVICES_PER_PROCESS: usize = 12_500;
+use crate::edges::{DEVICES_PER_PROCESS, Edges};
 
 /// Some processes with devices.
 pub(crate) struct Fleets {
@@ -28,14 +27,15 @@ pub(crate) struct Group<'a> {
 }
 
 impl Fleets {
-    /// Starts a group; the same group again is the same devices.
-    pub(crate) fn start(directory: &Path, mqtt: &str, group: &Group<'_>) -> Self {
+    /// Starts a group, its processes at the brokers from `first` on; the same group again is the same devices.
+    pub(crate) fn start(directory: &Path, edges: &Edges, first: usize, group: &Group<'_>) -> Self {
         let mut fleets = Self { traces: Vec::new(), devices: group.devices, programs: Vec::new() };
         let mut left = group.devices;
         while left > 0 {
             let devices = left.min(DEVICES_PER_PROCESS);
             let name = format!("{}-{}", group.name, fleets.programs.len() + 1);
             let trace = directory.join(format!("{name}.trace"));
+            let mqtt = edges.url(first + fleets.programs.len());
             let mut command = Command::new(built("muster-agent"));
             command.args(["fleet", "--mqtt", mqtt, "--name", &name, "--devices", &devices.to_string()]);
             command.args(["--bundle-kb", &group.bundle_kb.to_string(), "--log-lines", "20", "--uploads", "64"]);
@@ -48,6 +48,11 @@ impl Fleets {
             left -= devices;
         }
         fleets
+    }
+
+    /// How many processes there are.
+    pub(crate) fn processes(&self) -> usize {
+        self.programs.len()
     }
 
     /// All of its devices lose power.

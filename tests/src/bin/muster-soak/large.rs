@@ -13,6 +13,7 @@ use muster_tests::wait;
 use muster_wire::http::{AbortAction, AbortRule, CollectionState, Ramp, Rate};
 use muster_wire::method::Method;
 
+use crate::edges::Edges;
 use crate::fleet::{Fleets, Group};
 use crate::{Findings, Plan};
 
@@ -24,6 +25,7 @@ const SCAN: Duration = Duration::from_secs(5);
 pub(crate) async fn run(plan: &Plan) -> Result<Findings> {
     let directory = tempfile::tempdir()?;
     let broker = Mosquitto::start(directory.path(), Tuning::Ours).await;
+    let edges = Edges::start(directory.path(), broker.port, plan.devices).await;
     let database = Database::create().await;
     let settings = [("dispatch.look_first", "10s"), ("dispatch.backoff_first", "5s"), ("telemetry.log", "warn")];
     let controllers = Controllers::start(2, directory.path(), &broker.url(), &database.url, &settings).await;
@@ -31,8 +33,9 @@ pub(crate) async fn run(plan: &Plan) -> Result<Findings> {
     let faults = ["liar=2%", "deaf=2%", "truncated_zip=2.25%"];
     let group = |name, devices, faults| Group { name, devices, bundle_kb: plan.bundle_kb, faults, slow_ms: 0 };
     let away = plan.devices / 5;
-    let here = Fleets::start(directory.path(), &broker.url(), &group("here", plan.devices - away, &faults));
-    let mut gone = Fleets::start(directory.path(), &broker.url(), &group("away", away, &[]));
+    let here = Fleets::start(directory.path(), &edges, 0, &group("here", plan.devices - away, &faults));
+    let behind = here.processes();
+    let mut gone = Fleets::start(directory.path(), &edges, behind, &group("away", away, &[]));
     api.devices_online(plan.devices, Duration::from_secs(900)).await;
     gone.kill();
     let offline = || async { plan.devices - api.online().await };
@@ -62,7 +65,7 @@ pub(crate) async fn run(plan: &Plan) -> Result<Findings> {
             }
         }
         if back.is_none() && began.elapsed() >= plan.span / AWAY_SHARE {
-            back = Some(Fleets::start(directory.path(), &broker.url(), &group("away", away, &[])));
+            back = Some(Fleets::start(directory.path(), &edges, behind, &group("away", away, &[])));
             eprintln!("{:>4} s: the devices that were offline come back", began.elapsed().as_secs());
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -73,6 +76,7 @@ pub(crate) async fn run(plan: &Plan) -> Result<Findings> {
     let counters = view.counters;
     let mut findings = Findings::default();
     findings.note("devices / offline at the start", format!("{} / {away}", plan.devices));
+    findings.note("brokers in front of the core", edges.count());
     // What is left at the expiry is final one scan later.
     let allowed = plan.span + SCAN;
     findings.check(

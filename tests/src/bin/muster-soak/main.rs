@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints a table")]
 
 mod controllers;
+mod edges;
 mod fleet;
 mod large;
 mod priority;

@@ -9,6 +9,7 @@ use muster_tests::controllers::Controllers;
 use muster_tests::postgres::Database;
 use muster_wire::http::{CollectionRequest, CollectionState, Priority, Target};
 
+use crate::edges::Edges;
 use crate::fleet::{Fleets, Group};
 use crate::{Findings, Plan};
 
@@ -20,17 +21,19 @@ const SINGLES: usize = 20;
 pub(crate) async fn run(plan: &Plan) -> Result<Findings> {
     let directory = tempfile::tempdir()?;
     let broker = Mosquitto::start(directory.path(), Tuning::Ours).await;
+    let edges = Edges::start(directory.path(), broker.port, plan.devices).await;
     let database = Database::create().await;
     let controllers = Controllers::start(1, directory.path(), &broker.url(), &database.url, &[("telemetry.log", "warn")]).await;
     let api = controllers.api(0);
     let many = Group { name: "many", devices: plan.devices, bundle_kb: plan.bundle_kb, faults: &[], slow_ms: 0 };
-    let many = Fleets::start(directory.path(), &broker.url(), &many);
+    let many = Fleets::start(directory.path(), &edges, 0, &many);
     let single = Group { name: "single", devices: SINGLES, bundle_kb: plan.bundle_kb, faults: &[], slow_ms: 0 };
-    let single = Fleets::start(directory.path(), &broker.url(), &single);
+    let single = Fleets::start(directory.path(), &edges, 0, &single);
     api.devices_online(many.devices + single.devices, Duration::from_secs(600)).await;
 
     let mut findings = Findings::default();
     findings.note("devices of the large collection", plan.devices);
+    findings.note("brokers in front of the core", edges.count());
     let idle = measure(api, plan.requests, Priority::High).await?;
     let mut new = collection(CollectionRequest::Bundle { since: None, edge_runtime_only: false }, Target::All {}, 600, 3);
     new.options.priority = Some(Priority::Low);
