@@ -54,6 +54,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("utoipa", &["muster-wire", "muster-controller"]),
     ("config", &["muster-controller"]),
     ("csv", &["muster-controller"]),
+    ("serde-saphyr", &["muster-cli"]),
     ("indicatif", &["muster-cli"]),
     ("comfy-table", &["muster-cli"]),
     ("croner", &["muster-domain"]),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use muster_wire::Reason;
 
@@ -246,6 +247,24 @@ fn metrics_that_pages_name_exist() {
         }
     }
     complain(&problems);
+}
+
+/// Of pages that show shell; what they show is at least shell. The job of docs/BATCH.md is run by the tests of the program besides.
+#[test]
+fn shell_on_pages_is_shell() {
+    let mut seen = 0;
+    for page in pages() {
+        let text = fs::read_to_string(&page).expect("a page");
+        for language in ["sh", "bash"] {
+            for block in text.split(&format!("```{language}\n")).skip(1) {
+                let script = block.split("```").next().unwrap_or_default();
+                let checked = Command::new("bash").args(["-n", "-c", script]).output().expect("bash");
+                assert!(checked.status.success(), "{}: {}\n{script}", page.display(), String::from_utf8_lossy(&checked.stderr));
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 3, "only {seen} blocks were found: is the shell still written that way?");
 }
 
 #[test]

@@ -152,7 +152,14 @@ pub fn collection(request: CollectionRequest, target: Target, attempt_timeout_se
         expires_in_seconds: Some(3600),
         ..CollectionOptions::default()
     };
-    NewCollection { reason: Some("test".to_owned()), case: Some("48213".to_owned()), options, ..NewCollection::new(request, target) }
+    NewCollection {
+        reason: Some("test".to_owned()),
+        case: Some("48213".to_owned()),
+        options,
+        // Fleets of tests are large on purpose.
+        confirmed: true,
+        ..NewCollection::new(request, target)
+    }
 }
 
 /// These devices.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::parser::ValueSource;
 use clap::{Arg, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
-use crate::commands::{bundles, collect, collections, completions, demo, devices, logs, operate, schedules, serve};
+use crate::commands::{apply, bundles, collect, collections, completions, demo, devices, logs, operate, schedules, serve};
 use crate::present::Form;
 
 /// Address a controller listens on when nobody says otherwise.
@@ -21,6 +21,7 @@ Examples:
   muster demo                        # everything in one process, nothing to install
   muster serve                       # a controller with database, broker and storage built in
   muster collect bundle --device press-0042 --since 2h --case 48213 --wait
+  muster apply -f nightly.yaml --wait
   muster logs press-0042 --module edgeAgent --tail 200
   muster collections watch col_01jd8k2m3n4p5q6r7s
   muster bundles list --device press-0042
@@ -94,6 +95,7 @@ pub(crate) enum Command {
     Doctor(operate::DoctorArgs),
     Openapi(operate::OpenapiArgs),
     Collect(Box<collect::CollectArgs>),
+    Apply(apply::ApplyArgs),
     Logs(logs::LogsArgs),
     Collections(collections::CollectionsArgs),
     Devices(devices::DevicesArgs),

@@ -1,5 +1,6 @@
 //! The commands, one file per noun or verb. Each file holds its arguments, its help and what it does.
 
+pub(crate) mod apply;
 pub(crate) mod bundles;
 pub(crate) mod collect;
 pub(crate) mod collections;
@@ -28,6 +29,8 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::CheckConfig(args) => operate::check_config(args, &mut out),
         Command::Doctor(args) => operate::doctor(args, &mut out).await,
         Command::Openapi(_) => operate::openapi(&mut out),
+        Command::Apply(args) if args.wants_schema() => apply::schema(&mut out),
+        Command::Apply(args) => apply::run(args, &client()?, &mut out).await,
         Command::Collect(args) => collect::run(*args, &client()?, &mut out).await,
         Command::Logs(args) => logs::run(args, &client()?, &mut out).await,
         Command::Collections(args) => collections::run(args, &client()?, &mut out).await,

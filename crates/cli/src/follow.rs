@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use muster_wire::CollectionId;
-use muster_wire::http::{CollectionState, CollectionView, Counters, PAUSED_BY_ROLLOUT};
+use muster_wire::http::{CollectionState, CollectionView, Counters, PAUSED_BY_ROLLOUT, PAUSED_FOR_CONFIRMATION};
 use reqwest::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -60,18 +60,23 @@ pub(crate) enum Tell {
     Everything,
 }
 
-/// Whether every task is final, those of the deeper steps too, or the collection stopped itself and no device is at work for it: without
-/// somebody it does not go on.
+/// Whether every task is final, those of the deeper steps too, or the collection does not go on without somebody and no device is at work for
+/// it.
 fn is_over(view: &CollectionView) -> bool {
     let ended = |state, counters: &Counters| state != CollectionState::Running && counters.done() >= counters.targeted;
     let counters = &view.counters;
     (ended(view.state, counters) && view.later_steps.iter().all(|step| ended(step.state, &step.counters)))
-        || (stopped_itself(view) && counters.dispatched + counters.accepted + counters.uploaded == 0)
+        || (needs_somebody(view) && counters.dispatched + counters.accepted + counters.uploaded == 0)
 }
 
 /// Whether its own rollout stopped it.
 fn stopped_itself(view: &CollectionView) -> bool {
     view.paused.as_ref().is_some_and(|paused| paused.by == PAUSED_BY_ROLLOUT)
+}
+
+/// Whether it is paused, and nobody paused it who would know to resume it: its rollout stopped it, or it was made so for want of a word.
+pub(crate) fn needs_somebody(view: &CollectionView) -> bool {
+    stopped_itself(view) || view.paused.as_ref().is_some_and(|paused| paused.by == PAUSED_FOR_CONFIRMATION)
 }
 
 /// What the exit code says about a collection that is over.
@@ -296,5 +301,10 @@ mod tests {
         assert!(is_over(&paused(PAUSED_BY_ROLLOUT, 0)) && !is_over(&paused(PAUSED_BY_ROLLOUT, 1)), "what is out may end");
         assert_eq!(exit_code(&paused(PAUSED_BY_ROLLOUT, 0)), exit::ABORTED);
         assert!(!is_over(&paused("ada", 0)), "who paused it resumes it");
+        let mut unconfirmed = paused(PAUSED_FOR_CONFIRMATION, 0);
+        assert!(is_over(&unconfirmed), "--wait would wait for nothing");
+        assert_eq!(exit_code(&unconfirmed), exit::SOME_NOT);
+        unconfirmed.counters = Counters { targeted: 10, skipped: 10, ..Counters::default() };
+        assert_eq!(exit_code(&unconfirmed), exit::NOTHING_ALLOWED, "resuming it would change nothing");
     }
 }

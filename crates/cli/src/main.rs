@@ -9,6 +9,7 @@
 
 mod args;
 mod client;
+mod collection_file;
 mod commands;
 mod failure;
 mod follow;

@@ -60,11 +60,6 @@ impl RolloutArgs {
         self.priority.or_else(|| matches!(target, Target::Devices { devices } if devices.len() == 1).then_some(Priority::High))
     }
 
-    /// Whether it begins by itself.
-    pub(crate) fn starts_paused(&self) -> bool {
-        self.start_paused
-    }
-
     /// The rollout that was asked for.
     pub(crate) fn rollout(&self) -> Rollout {
         Rollout {

@@ -12,6 +12,7 @@ pub(crate) mod extract;
 pub(crate) mod guard;
 pub(crate) mod problem;
 mod schedules;
+mod schemas;
 mod service;
 mod tasks;
 
@@ -42,6 +43,7 @@ use guard::Guard;
 use problem::{ApiError, Chain};
 
 pub use extract::MAX_BODY_BYTES;
+pub use schemas::collection_schema_json;
 
 /// Collections followed at the same time; each reads the database at intervals.
 pub const MAX_STREAMS: usize = 64;
@@ -97,6 +99,7 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .route("/bundles/{id}/objects/{*name}", get(bundles::download))
         .route("/bundles/{id}/cat", get(bundles::cat))
         .route("/bundles/{id}/verify", post(bundles::verify))
+        .route("/schemas/collection.json", get(schemas::collection))
         .route("/status", get(service::status));
     let mut router = Router::new()
         .nest("/api/v1", v1)
@@ -229,7 +232,7 @@ impl Modify for Bearer {
         schedules::runs, tasks::list, tasks::show, devices::list, devices::show, devices::import,
         devices::patch_many, devices::patch, devices::forget,
         bundles::list, bundles::show, bundles::files, bundles::download, bundles::cat, bundles::verify,
-        service::status, service::openapi, service::metrics, service::healthz, service::readyz,
+        schemas::collection, service::status, service::openapi, service::metrics, service::healthz, service::readyz,
     ),
     components(schemas(muster_wire::http::Problem, muster_wire::http::TaskEnded, muster_wire::http::CollectionEnded, muster_wire::http::Counters)),
     tags(

@@ -8,9 +8,10 @@ use muster_store::{Cancelled, Created, Idempotency, Reran, RerunLimits, Resumed}
 use muster_wire::CollectionId;
 use muster_wire::http::{
     Cancel, CollectionAnswer, CollectionCreated, CollectionOptions, CollectionState, CollectionView, MAX_ATTEMPT_TIMEOUT_SECONDS,
-    MAX_ATTEMPTS_ASKED, MAX_EXPIRY_SECONDS, MAX_IN_FLIGHT, MAX_TEXT_CHARS, MIN_ATTEMPT_TIMEOUT_SECONDS, NewCollection, Pause, Paused,
-    Rerun, Rollout, StepOf, Touched, WindowNow,
+    MAX_ATTEMPTS_ASKED, MAX_EXPIRY_SECONDS, MAX_IN_FLIGHT, MAX_TEXT_CHARS, MIN_ATTEMPT_TIMEOUT_SECONDS, NewCollection,
+    PAUSED_FOR_CONFIRMATION, Pause, Paused, Rerun, Rollout, StepOf, Touched, WindowNow,
 };
+use muster_wire::method::Method;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
@@ -33,8 +34,13 @@ pub(crate) async fn create(api: &Api, caller: &str, key: Option<String>, new: Ne
     aimed.warn(&mut settled.warnings);
     let tasks = targets::tasks(api, aimed.devices, method).await?;
     let targeted = tasks.len() as u64;
-    let why = "made paused; it begins when somebody resumes it".to_owned();
-    let paused = new.rollout.start_paused.then(|| Paused { at: now, by: caller.to_owned(), why });
+    let paused = if new.rollout.start_paused {
+        let why = "made paused; it begins when somebody resumes it".to_owned();
+        Some(Paused { at: now, by: caller.to_owned(), why })
+    } else {
+        let why = unconfirmed(new.confirmed, method, targeted, api.settings.dispatch.confirm_above);
+        why.map(|why| Paused { at: now, by: PAUSED_FOR_CONFIRMATION.to_owned(), why })
+    };
     let when_matches = settled.steps.first().and_then(|step| step.when_matches.clone());
     let mut collection = muster_store::NewCollection {
         id: CollectionId::new(),
@@ -60,18 +66,23 @@ pub(crate) async fn create(api: &Api, caller: &str, key: Option<String>, new: Ne
         idempotency,
         tasks: Vec::new(),
     };
-    let answer = |id, targeted, repeated, warnings| CollectionAnswer { created: CollectionCreated { id, targeted, repeated }, warnings };
+    let answer = |id, targeted, repeated, paused: Option<&Paused>, mut warnings: Vec<String>| {
+        if let Some(paused) = paused.filter(|paused| paused.by == PAUSED_FOR_CONFIRMATION) {
+            warnings.push(format!("it is paused: {}; muster collections resume {id}", paused.why));
+        }
+        CollectionAnswer { created: CollectionCreated { id, targeted, repeated, paused: paused.is_some() }, warnings }
+    };
     let later = deeper_steps(&collection, &new.options, &api.settings.dispatch);
     collection.tasks = tasks;
     match api.store.create_escalation(&collection, &later).await? {
         Created::New => {
             api.dispatch.poke();
             tracing::info!(collection.id = %collection.id, kind = collection.request.kind(), targeted, by = caller, "a collection was made");
-            Ok((true, answer(collection.id, targeted, false, settled.warnings)))
+            Ok((true, answer(collection.id, targeted, false, collection.paused.as_ref(), settled.warnings)))
         }
         Created::Repeated(id) => {
-            let made = api.store.collection(id).await?.ok_or_else(|| collection_not_found(id))?;
-            Ok((false, answer(id, made.targeted, true, settled.warnings)))
+            let made = api.store.collection_view(id).await?.ok_or_else(|| collection_not_found(id))?;
+            Ok((false, answer(id, made.counters.targeted, true, made.paused.as_ref(), settled.warnings)))
         }
         Created::KeyReused(id) => Err(ApiError::new(
             StatusCode::CONFLICT,
@@ -81,6 +92,12 @@ pub(crate) async fn create(api: &Api, caller: &str, key: Option<String>, new: Ne
         )
         .next_step("use a new key for a new request")),
     }
+}
+
+/// Why a collection is made paused though nobody asked for that: it would upload from more devices than goes without a word (0: any number).
+pub(crate) fn unconfirmed(confirmed: bool, method: Method, targeted: u64, above: u64) -> Option<String> {
+    let asks = !confirmed && method.is_upload() && above > 0 && targeted > above;
+    asks.then(|| format!("targets {targeted} devices; dispatch.confirm_above is {above}; resume it, or ask with confirmed"))
 }
 
 /// Pauses: no device is asked from now on, what is out may end.
@@ -256,6 +273,22 @@ fn check_key(key: String, new: &NewCollection) -> ApiResult<Idempotency> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_uploads_of_more_devices_than_the_setting_want_a_word() {
+        let why = unconfirmed(false, Method::UploadSupportBundle, 5000, 1000).expect("unconfirmed");
+        assert_eq!(why, "targets 5000 devices; dispatch.confirm_above is 1000; resume it, or ask with confirmed");
+        assert!(unconfirmed(false, Method::UploadModuleLogs, 1001, 1000).is_some());
+        for (confirmed, method, targeted, above) in [
+            (true, Method::UploadSupportBundle, 5000, 1000),
+            (false, Method::UploadSupportBundle, 1000, 1000),
+            (false, Method::UploadSupportBundle, 5000, 0),
+            (false, Method::GetModuleLogs, 5000, 1000),
+            (false, Method::Ping, 5000, 1000),
+        ] {
+            assert_eq!(unconfirmed(confirmed, method, targeted, above), None, "{method:?} {targeted} {above}");
+        }
+    }
 
     #[test]
     fn a_key_is_visible_text_and_stands_for_what_was_understood() {

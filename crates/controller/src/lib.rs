@@ -4,6 +4,7 @@
 //! * [`Controller`]: everything put together; how it starts and stops is in its module.
 //! * [`doctor`]: looks at everything a start would need.
 //! * [`openapi_json`]: the description of the API, committed as `docs/openapi.json`.
+//! * [`collection_schema_json`]: the JSON Schema of a collection in a file, as `muster apply` reads it.
 
 mod api;
 mod broker;
@@ -22,7 +23,7 @@ mod settle;
 mod targets;
 pub mod telemetry;
 
-pub use api::{MAX_BODY_BYTES, MAX_STREAMS, openapi_json};
+pub use api::{MAX_BODY_BYTES, MAX_STREAMS, collection_schema_json, openapi_json};
 pub use broker::BrokerError;
 pub use collections::MAX_IDEMPOTENCY_KEY_CHARS;
 pub use contents::{MAX_EXPANDED_BYTES, MAX_FILES_LISTED};

@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 
 use crate::api::Api;
 use crate::api::problem::{ApiError, ApiResult};
+use crate::collections::unconfirmed;
 use crate::settle::{self, settle};
 use crate::targets::{self, IDS_PER_READ, offers};
 
@@ -20,8 +21,12 @@ pub(crate) async fn preview(api: &Api, new: NewCollection) -> ApiResult<Preview>
     let method = settle::method(&settled.request);
     let aimed = targets::aim(api, new.target, &new.choice, new.standing).await?;
     aimed.warn(&mut settled.warnings);
+    let targeted = aimed.devices.len() as u64;
+    if let Some(why) = unconfirmed(new.confirmed || new.rollout.start_paused, method, targeted, api.settings.dispatch.confirm_above) {
+        settled.warnings.push(format!("it would be made paused: {why}"));
+    }
     let mut preview = Preview {
-        targeted: aimed.devices.len() as u64,
+        targeted,
         skipped: 0,
         offline: 0,
         busy: 0,

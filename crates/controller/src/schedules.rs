@@ -8,7 +8,9 @@ use std::time::Duration;
 use http::StatusCode;
 use muster_domain::calendar::{Calendar, due};
 use muster_store::{Schedule, ScheduleMade, StoreError, Take};
-use muster_wire::http::{MAX_SCHEDULE_NAME_CHARS, MAX_SCHEDULES, NewSchedule, Overlap, RunOutcome, ScheduleRun, ScheduleView};
+use muster_wire::http::{
+    MAX_SCHEDULE_NAME_CHARS, MAX_SCHEDULES, NewCollection, NewSchedule, Overlap, RunOutcome, ScheduleRun, ScheduleView,
+};
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -169,7 +171,9 @@ async fn make(api: &Api, schedule: &Schedule, begun: &ScheduleRun) -> ApiResult<
     }
     let key = format!("schedule:{}:{}", schedule.id.simple(), begun.due.unix_timestamp_nanos() / 1_000_000);
     let who = format!("schedule {}", schedule.new.name);
-    match collections::create(api, &who, Some(key), schedule.new.collection.clone()).await {
+    // Whoever made the schedule meant what it says; at night nobody is there to confirm it.
+    let new = NewCollection { confirmed: true, ..schedule.new.collection.clone() };
+    match collections::create(api, &who, Some(key), new).await {
         Ok((_, answer)) => {
             let collection = Some(answer.created.id);
             Ok(ScheduleRun { at: now, outcome: RunOutcome::Made, collection, ..begun.clone() })

@@ -5,6 +5,7 @@
 mod bundle;
 mod calendar;
 mod collection;
+mod collection_file;
 mod device;
 mod escalation;
 mod preview;
@@ -18,6 +19,7 @@ mod target;
 pub use bundle::*;
 pub use calendar::*;
 pub use collection::*;
+pub use collection_file::*;
 pub use device::*;
 pub use escalation::*;
 pub use preview::*;

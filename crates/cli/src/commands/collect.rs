@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use muster_wire::http::{
-    CollectionAnswer, CollectionOptions, CollectionRequest, MAX_ATTEMPT_TIMEOUT_SECONDS, MAX_ATTEMPTS_ASKED, MAX_EXPIRY_SECONDS,
-    MAX_WINDOW_SECONDS, MIN_ATTEMPT_TIMEOUT_SECONDS, MIN_WINDOW_SECONDS, NewCollection, Preview, Retry, Window,
+    CollectionAnswer, CollectionCreated, CollectionOptions, CollectionRequest, MAX_ATTEMPT_TIMEOUT_SECONDS, MAX_ATTEMPTS_ASKED,
+    MAX_EXPIRY_SECONDS, MAX_WINDOW_SECONDS, MIN_ATTEMPT_TIMEOUT_SECONDS, MIN_WINDOW_SECONDS, NewCollection, Preview, Retry, Window,
 };
 use muster_wire::method::{ContentType, Encoding, LogFilter, LogItem};
 use muster_wire::{CollectionId, Reason};
@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::client::Client;
 use crate::failure::{Failure, exit};
-use crate::follow::{exit_code, follow_with_progress, summary};
+use crate::follow::{exit_code, follow_with_progress, needs_somebody, summary};
 use crate::moment::{Moment, parse_moment, parse_span};
 use crate::present::units::{bytes, counted, duration};
 use crate::present::{Form, Out, Sheet, one_line};
@@ -35,6 +35,7 @@ Examples:
   muster collect bundle --device press-0042 press-0043 --reason 'line 4 stands still'
   muster collect bundle -t \"tags.site = 'oslo' AND NOT reported.firmware IN ['1.4.2']\" --since 2h
   muster collect bundle -t 'tags.lab = true' --since 2h --dry-run
+  muster collect bundle --all --yes --since 2h
   muster collect bundle --all --sample 2% --exclude press-0042 --in-flight 200 --expires 12h
   muster collect bundle --all --canary 10 --rate 50/min --ramp 2x/100 --abort-at 5% --priority low
   muster collect bundle --all --window '0 1 * * *' --window-length 3h --time-zone Europe/Oslo
@@ -168,6 +169,10 @@ struct PaceArgs {
     /// Show whom it would ask, who would wait and what the first device would get, and make nothing
     #[arg(long, conflicts_with = "wait")]
     dry_run: bool,
+    /// Confirm it: it begins at once, however many devices it targets. Otherwise one for more devices than the controller's setting
+    /// dispatch.confirm_above is made paused
+    #[arg(long)]
+    yes: bool,
     /// The same key with the same request makes one collection, however often it is sent
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
@@ -319,6 +324,7 @@ pub(crate) async fn run(args: CollectArgs, client: &Client, out: &mut Out) -> Re
         rollout: rollout.rollout(),
         window: when.window(),
         standing: when.standing,
+        confirmed: pace.yes,
         ..NewCollection::new(request, target)
     };
     if pace.dry_run {
@@ -335,18 +341,21 @@ pub(crate) async fn run(args: CollectArgs, client: &Client, out: &mut Out) -> Re
         return finish(client, created.id, out).await;
     }
     let name = created.id.to_string();
-    out.one(&answer, &name, |_| {
-        Sheet::default()
-            .line("collection", created.id.to_string())
-            .line("devices", created.targeted.to_string())
-            .maybe("note", created.repeated.then_some("made by an earlier request with this key"))
-            .line("next", format!("muster collections {} {}", if rollout.starts_paused() { "resume" } else { "watch" }, created.id))
-    })?;
+    out.one(&answer, &name, |_| created_sheet(created))?;
     Ok(exit::DONE)
 }
 
+/// What was made, and what to do next.
+pub(crate) fn created_sheet(created: &CollectionCreated) -> Sheet {
+    Sheet::default()
+        .line("collection", created.id.to_string())
+        .line("devices", created.targeted.to_string())
+        .maybe("note", created.repeated.then_some("made by an earlier request with this key"))
+        .line("next", format!("muster collections {} {}", if created.paused { "resume" } else { "watch" }, created.id))
+}
+
 /// Shows what a collection would do.
-async fn preview(client: &Client, new: &NewCollection, out: &mut Out) -> Result<u8, Failure> {
+pub(crate) async fn preview(client: &Client, new: &NewCollection, out: &mut Out) -> Result<u8, Failure> {
     let asked = client.post("preview the collection", &["collections", "preview"], new, None);
     let preview: Preview = progress::waiting("previewing the collection", asked).await?;
     for warning in &preview.warnings {
@@ -388,7 +397,7 @@ pub(crate) async fn finish(client: &Client, id: CollectionId, out: &mut Out) -> 
         Form::Table => {
             let mut text = summary(&view, out);
             let code = exit_code(&view);
-            if code == exit::ABORTED && view.finished_at.is_none() {
+            if needs_somebody(&view) && view.finished_at.is_none() {
                 text.push_str(&format!("go on       muster collections resume {id}\nend it      muster collections cancel {id}\n"));
             }
             if code != exit::DONE {

@@ -147,6 +147,8 @@ async fn show(args: &DemoArgs, place: &Place, controller: &Controller, fleet: &F
             expires_in_seconds: Some(EXPIRY.as_secs()),
             ..CollectionOptions::default()
         },
+        // However many devices were asked for: they are not there by a slip.
+        confirmed: true,
         ..NewCollection::new(CollectionRequest::Bundle { since: None, edge_runtime_only: false }, Target::All {})
     };
     let created = create(&client, &new, None).await?.created;

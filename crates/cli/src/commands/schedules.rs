@@ -1,6 +1,5 @@
 //! `muster schedules …`: collections that are made again and again.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -8,28 +7,27 @@ use muster_wire::http::{MissedPolicy, NewCollection, NewSchedule, Overlap, RunOu
 use serde_json::json;
 
 use crate::client::{Client, Query};
+use crate::collection_file;
 use crate::commands::collections::{ListArgs, list};
 use crate::failure::{Failure, exit};
 use crate::present::units::{relative, rfc3339_seconds};
 use crate::present::{Out, Sheet, one_line};
 use crate::progress;
 
-/// Largest file with a collection: as large as the body the controller takes.
-const MAX_FILE_BYTES: u64 = 8 * 1024 * 1024;
-
 const EXAMPLES: &str = "\
 Examples:
-  muster schedules create nightly --cron '0 1 * * *' --time-zone Europe/Oslo -f collection.json
+  muster schedules create nightly --cron '0 1 * * *' --time-zone Europe/Oslo -f nightly.yaml
   muster schedules list
   muster schedules runs nightly";
 const CREATE_EXAMPLES: &str = "\
-The file holds a collection as the API takes it. Times like 24h count back from each run:
-  { \"request\": { \"kind\": \"bundle\", \"since\": \"24h\" }, \"target\": { \"kind\": \"all\" } }
+The file holds a collection as `muster apply` takes it, in YAML or JSON. Times like 24h count back from each run:
+  request: {kind: bundle, since: 24h}
+  target: {kind: all}
 
 A cron expression has five fields: minute, hour, day, month, weekday; six with seconds first. @hourly, @daily and @weekly are words for it.
 
 Examples:
-  muster schedules create nightly --cron '0 1 * * *' --time-zone Europe/Oslo -f collection.json
+  muster schedules create nightly --cron '0 1 * * *' --time-zone Europe/Oslo -f nightly.yaml
   muster schedules create hourly-ping --cron @hourly --missed skip --overlap allow --file - < ping.json";
 const LIST_EXAMPLES: &str = "\
 Examples:
@@ -117,7 +115,7 @@ struct CreateArgs {
     /// Time zone the expression is read in
     #[arg(long, value_name = "ZONE", default_value = "UTC")]
     time_zone: String,
-    /// File with the collection, as JSON; - reads standard input
+    /// File with the collection, YAML or JSON; - reads standard input
     #[arg(long, short, value_name = "FILE")]
     file: PathBuf,
     /// What becomes of runs that nobody began in time, because no controller ran
@@ -192,21 +190,18 @@ async fn create(args: CreateArgs, client: &Client, out: &mut Out) -> Result<u8, 
     Ok(exit::DONE)
 }
 
-/// The collection in a file.
+/// The collection in a file. A run has a key of its own, so the file has none.
 fn collection(path: &Path) -> Result<NewCollection, Failure> {
-    let intent = format!("--file {}", path.display());
-    let wrong = |why: String| Failure::usage(intent.clone(), why);
-    let mut text = String::new();
-    let read = if path.as_os_str() == "-" {
-        std::io::stdin().lock().take(MAX_FILE_BYTES + 1).read_to_string(&mut text)
-    } else {
-        std::fs::File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text))
+    let wrong = |why: String| Failure::usage(format!("--file {}", path.display()), why);
+    let mut documents = collection_file::read(path)?;
+    let (key, new) = match documents.pop() {
+        Some(document) if documents.is_empty() => document.into_request(),
+        _ => return Err(wrong(format!("it holds {} collections; a schedule makes one", documents.len() + 1))),
     };
-    if read.map_err(|error| wrong(error.to_string()))? as u64 > MAX_FILE_BYTES {
-        return Err(wrong(format!("it is larger than {MAX_FILE_BYTES} bytes; is it the right file?")));
+    if key.is_some() {
+        return Err(wrong("it holds an idempotency_key; each run of a schedule gets its own".to_owned()).with_next("leave that line out"));
     }
-    serde_json::from_str(&text)
-        .map_err(|error| wrong(format!("it is not a collection: {error}")).with_next("muster schedules create --help shows one"))
+    Ok(new)
 }
 
 async fn change(name: &str, verb: &str, client: &Client, out: &mut Out) -> Result<u8, Failure> {
@@ -301,16 +296,21 @@ mod tests {
         let path = dir.path().join("collection.json");
         std::fs::write(&path, r#"{ "request": { "kind": "ping" }, "target": { "kind": "all" } }"#).expect("written");
         assert_eq!(collection(&path).expect("a collection"), NewCollection::new(CollectionRequest::Ping {}, Target::All {}));
-        for bad in
-            ["", "{", r#"{ "request": { "kind": "ping" } }"#, r#"{ "request": { "kind": "ping" }, "target": { "kind": "all" }, "x": 1 }"#]
-        {
+        std::fs::write(&path, "kind: collection\nrequest: {kind: ping}\ntarget: {kind: all}\n").expect("written");
+        assert_eq!(collection(&path).expect("YAML"), NewCollection::new(CollectionRequest::Ping {}, Target::All {}));
+        for bad in [
+            "",
+            "{",
+            r#"{ "request": { "kind": "ping" } }"#,
+            r#"{ "request": { "kind": "ping" }, "target": { "kind": "all" }, "x": 1 }"#,
+            "idempotency_key: a\nrequest: {kind: ping}\ntarget: {kind: all}\n",
+            "request: {kind: ping}\ntarget: {kind: all}\n---\nrequest: {kind: ping}\ntarget: {kind: all}\n",
+        ] {
             std::fs::write(&path, bad).expect("written");
             let failure = collection(&path).expect_err(bad);
             assert!(failure.to_string().contains("collection.json"), "{failure}");
             assert_eq!(failure.exit_code(), 2);
         }
-        std::fs::write(&path, " ".repeat(usize::try_from(MAX_FILE_BYTES).expect("small") + 1)).expect("written");
-        assert!(collection(&path).expect_err("too large").to_string().contains("larger"));
         assert!(collection(&dir.path().join("absent")).is_err());
     }
 }

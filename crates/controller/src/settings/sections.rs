@@ -149,6 +149,7 @@ pub struct DispatchSettings {
     pub expiry: Span,
     pub in_flight: u32,
     pub reserve_percent: u32,
+    pub confirm_above: u64,
     pub claim_batch: u32,
     pub apply_batch: usize,
     pub flush_every: Span,

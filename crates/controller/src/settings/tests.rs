@@ -44,7 +44,7 @@ fn the_defaults_of_the_dispatcher_are_its_own() {
     let own = muster_dispatch::DispatchOptions::default();
     let ours = &settings.dispatch;
     assert_eq!((ours.in_flight, ours.claim_batch, ours.apply_batch), (own.in_flight, own.claim_batch, own.apply_batch));
-    assert_eq!(ours.reserve_percent, own.reserve_percent);
+    assert_eq!((ours.reserve_percent, ours.confirm_above), (own.reserve_percent, 1000));
     assert_eq!((ours.flush_every.0, ours.scan_every.0, ours.grace.0), (own.flush_every, own.scan_every, own.grace));
     assert_eq!((ours.look_first.0, ours.look_max.0, ours.verify_lease.0), (own.look_first, own.look_max, own.verify_lease));
     assert_eq!((ours.verify_parallel, ours.open_parallel), (own.verify_parallel, own.open_parallel));

@@ -5,6 +5,7 @@ mod auth;
 mod bundles;
 mod client;
 mod collections;
+mod confirmation;
 mod device;
 mod harness;
 mod lifecycle;

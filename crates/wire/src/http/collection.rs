@@ -56,6 +56,10 @@ pub struct NewCollection {
     /// Deeper steps, for the devices whose answer gives reason to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<EscalationStep>,
+    /// Meant for as many devices as there are. Without it, a collection of bundles or uploaded logs for more devices than
+    /// `dispatch.confirm_above` of the settings is made paused, and begins when somebody resumes it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub confirmed: bool,
 }
 
 impl NewCollection {
@@ -72,6 +76,7 @@ impl NewCollection {
             window: None,
             standing: false,
             steps: Vec::new(),
+            confirmed: false,
         }
     }
 }
@@ -416,6 +421,9 @@ pub struct CollectionCreated {
     pub targeted: u64,
     /// The same `Idempotency-Key` came before with the same body: this is the collection made then.
     pub repeated: bool,
+    /// It is paused: it begins, or goes on, when somebody resumes it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
 }
 
 /// Asks for tasks to be tried again inside the same collection.

@@ -19,6 +19,8 @@ pub const MAX_RETRY_WAITS: usize = 20;
 
 /// Who pauses a collection when it is its own rollout.
 pub const PAUSED_BY_ROLLOUT: &str = "rollout";
+/// The name under which a collection is made paused because nobody confirmed so many devices.
+pub const PAUSED_FOR_CONFIRMATION: &str = "confirmation";
 
 /// How a collection is paced. All members hold at the same time, over all controllers.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -211,7 +213,7 @@ pub struct Paused {
     #[serde(with = "time::serde::rfc3339")]
     #[schema(value_type = String, format = DateTime)]
     pub at: time::OffsetDateTime,
-    /// Who paused it; [`PAUSED_BY_ROLLOUT`] when it paused itself.
+    /// Who paused it; [`PAUSED_BY_ROLLOUT`] when it paused itself, [`PAUSED_FOR_CONFIRMATION`] when it was made so.
     pub by: String,
     /// Why; an automatic stop says which number crossed which limit.
     pub why: String,
