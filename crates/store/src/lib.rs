@@ -20,7 +20,7 @@
 //!
 //! All tasks of a collection are one range of the primary key, so nothing is looked up by state and no index is written when a state
 //! changes. Every call takes a batch and is one transaction with a fixed number of statements; a batch is a single parameter list
-//! (`dialect.rs`) and never a loop over rows. Several steps of one task in one batch are folded, so that each row is written once.
+//! (`dialect`) and never a loop over rows. Several steps of one task in one batch are folded, so that each row is written once.
 //!
 //! # Outcomes
 //!
@@ -38,7 +38,6 @@ mod counters;
 mod create;
 mod devices;
 mod dialect;
-mod dialect_condition;
 pub mod entity;
 mod error;
 mod fold;
