@@ -16,6 +16,7 @@ mod import;
 mod preview;
 mod ready;
 mod registry;
+mod retention;
 mod schedules;
 pub mod settings;
 mod settle;

@@ -44,6 +44,14 @@ impl Dialect {
         }
     }
 
+    /// The highest id an attempt at this task can have: the number of an attempt is the last byte.
+    pub(crate) fn last_attempt(self, task: &str) -> String {
+        match self {
+            Self::Postgres => format!("CAST(left(CAST({task} AS text), 34) || 'ff' AS uuid)"),
+            Self::Sqlite => format!("unhex(hex(substr({task}, 1, 15)) || 'ff')"),
+        }
+    }
+
     /// The larger of two numbers.
     pub(crate) fn larger(self, a: &str, b: &str) -> String {
         match self {
