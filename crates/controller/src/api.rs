@@ -59,6 +59,7 @@ pub(crate) struct Api {
     pub(crate) ready: Ready,
     pub(crate) metrics: Option<&'static PrometheusHandle>,
     pub(crate) streams: Arc<Semaphore>,
+    pub(crate) imports: Semaphore,
     /// No new work; streams end.
     pub(crate) soft_stop: CancellationToken,
     /// What is still under way is cut.

@@ -32,6 +32,7 @@ use crate::broker::{Broker, BrokerError};
 use crate::contents::Contents;
 use crate::data_dir::{DataDir, DataDirError};
 use crate::ready::Ready;
+use crate::registry::MAX_IMPORTS;
 use crate::settings::{AzureCredential, LandingKind, LandingSettings, Settings};
 use crate::telemetry;
 use crate::{retention, schedules};
@@ -189,6 +190,7 @@ impl Controller {
             ready,
             metrics,
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+            imports: Semaphore::new(MAX_IMPORTS),
             soft_stop: soft_stop.clone(),
             hard_stop: hard_stop.clone(),
             settings,

@@ -14,7 +14,7 @@ use muster_wire::http::{
     MAX_TARGET_DEVICES, MAX_WHOLE_IMPORT_BYTES, Refusal,
 };
 use time::OffsetDateTime;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 use crate::api::extract::BODY_TIMEOUT;
 use crate::api::problem::{ApiError, ApiResult};
@@ -23,11 +23,9 @@ use crate::import::{self, Broken, Format, Pieces, ReadRow};
 use crate::targets::MAX_UNKNOWN_LISTED;
 
 /// Imports at the same time; each holds a thread and a few batches of rows.
-const MAX_IMPORTS: usize = 4;
+pub(crate) const MAX_IMPORTS: usize = 4;
 /// Pieces of a body, and batches of rows, that are read ahead.
 const AHEAD: usize = 2;
-
-static IMPORTS: Semaphore = Semaphore::const_new(MAX_IMPORTS);
 
 /// How a list is entered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +40,7 @@ pub(crate) enum Mode {
 
 /// Enters a list of devices.
 pub(crate) async fn import(api: &Api, who: &str, format: Format, body: Body, mode: Mode) -> ApiResult<Imported> {
-    let Ok(_permit) = IMPORTS.try_acquire() else {
+    let Ok(_permit) = api.imports.try_acquire() else {
         let detail = format!("{MAX_IMPORTS} lists are being entered already");
         return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_imports", "Too many imports", detail)
             .next_step("try again when one of them has ended"));

@@ -1,6 +1,8 @@
 //! The registry over HTTP: lists, tags, forgetting, and what a ping leaves behind.
 
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use crate::device::Device;
 use crate::harness::{Postgres, Served, until};
@@ -167,4 +169,45 @@ async fn the_registry_is_written_on_sqlite() {
 async fn the_registry_is_written_on_postgres() {
     let database = Postgres::create();
     written(&[("database.url", &database.url)]).await;
+}
+
+/// Four lists at a time: the fifth is refused, and welcome as soon as one of them has ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn imports_at_the_same_time_are_bounded() {
+    let served = Served::start(&[]).await.ready().await;
+    let mut slow = Vec::new();
+    for n in 0..4 {
+        let mut stream = TcpStream::connect(&served.api.authority).await.expect("the server listens");
+        let head = format!(
+            "POST /api/v1/devices/import HTTP/1.1\r\nhost: {}\r\ncontent-type: text/csv\r\ncontent-length: 1000\r\n\r\nid\nslow-{n}\n",
+            served.api.authority
+        );
+        stream.write_all(head.as_bytes()).await.expect("sent");
+        slow.push(stream);
+    }
+    let list = async || served.api.send("POST", "/api/v1/devices/import", &CSV, b"id\npress-1\n").await;
+    until("four lists to be under way", || async {
+        let answer = list().await;
+        answer.status == 429 && answer.code() == "too_many_imports"
+    })
+    .await;
+    drop(slow.pop());
+    until("one of them to have ended", || async { list().await.status == 200 }).await;
+    served.controller.stop().await;
+}
+
+/// The last row a list may have is read, and the one behind it is not. Rows that are refused count.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_ends_with_its_millionth_row() {
+    let served = Served::start(&[]).await.ready().await;
+    let mut list = "x\n".repeat(999_999);
+    list.push_str("{\"id\":\"last\"}\n");
+    let whole = import(&served, "", "application/x-ndjson", &list).await;
+    assert_eq!(counts(&whole), [1_000_000, 1, 0, 0, 999_999]);
+    assert_eq!(whole["refusals"].as_array().map(Vec::len), Some(100), "the first hundred are listed");
+    list.push_str("{\"id\":\"over\"}\n");
+    let cut = import(&served, "", "application/x-ndjson", &list).await;
+    assert_eq!(counts(&cut), [1_000_000, 0, 0, 1, 1_000_000], "one more is refused: what follows was not read");
+    assert_eq!(served.api.get("/api/v1/devices/over").await.code(), "device_not_found");
+    served.controller.stop().await;
 }
