@@ -6,6 +6,7 @@ pub(crate) mod m20261121_000003_bundles;
 pub(crate) mod m20261125_000004_registry;
 pub(crate) mod m20261125_000005_fleet;
 pub(crate) mod m20261125_000006_schedules;
+pub(crate) mod m20261125_000007_device_event;
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::{ConnectionTrait, DbBackend};

@@ -9,6 +9,7 @@ pub(crate) mod demo;
 pub(crate) mod devices;
 pub(crate) mod logs;
 pub(crate) mod operate;
+pub(crate) mod prune;
 pub(crate) mod registry;
 pub(crate) mod schedules;
 pub(crate) mod serve;

@@ -61,6 +61,7 @@ pub(crate) struct Api {
     pub(crate) ready: Ready,
     pub(crate) metrics: Option<&'static PrometheusHandle>,
     pub(crate) streams: Arc<Semaphore>,
+    pub(crate) imports: Semaphore,
     /// No new work; streams end.
     pub(crate) soft_stop: CancellationToken,
     /// What is still under way is cut.
@@ -75,6 +76,7 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
     let v1 = Router::new()
         .route("/collections", get(collections::list).post(collections::create))
         .route("/collections/preview", post(collections::preview))
+        .route("/collections/prune", post(collections::prune))
         .route("/collections/{id}", get(collections::show))
         .route("/collections/{id}/tasks", get(tasks::list))
         .route("/collections/{id}/pause", post(collections::pause))
@@ -93,6 +95,7 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .route("/devices/import", post(devices::import))
         .route("/devices/tags", post(devices::patch_many))
         .route("/devices/{id}", get(devices::show).patch(devices::patch).delete(devices::forget))
+        .route("/devices/{id}/timeline", get(devices::timeline))
         .route("/bundles", get(bundles::list))
         .route("/bundles/{id}", get(bundles::show))
         .route("/bundles/{id}/files", get(bundles::files))
@@ -227,10 +230,10 @@ impl Modify for Bearer {
     modifiers(&Bearer),
     paths(
         collections::list, collections::create, collections::preview, collections::show, collections::pause, collections::resume, collections::cancel,
-        collections::rerun, events::events,
+        collections::rerun, collections::prune, events::events,
         schedules::list, schedules::create, schedules::show, schedules::delete, schedules::pause, schedules::resume, schedules::run_now,
         schedules::runs, tasks::list, tasks::show, devices::list, devices::show, devices::import,
-        devices::patch_many, devices::patch, devices::forget,
+        devices::timeline, devices::patch_many, devices::patch, devices::forget,
         bundles::list, bundles::show, bundles::files, bundles::download, bundles::cat, bundles::verify,
         schemas::collection, service::status, service::openapi, service::metrics, service::healthz, service::readyz,
     ),

@@ -32,9 +32,10 @@ use crate::broker::{Broker, BrokerError};
 use crate::contents::Contents;
 use crate::data_dir::{DataDir, DataDirError};
 use crate::ready::Ready;
-use crate::schedules;
+use crate::registry::MAX_IMPORTS;
 use crate::settings::{AzureCredential, LandingKind, LandingSettings, Settings};
 use crate::telemetry;
+use crate::{retention, schedules};
 
 /// How often what interrupted uploads left behind is removed, and how old it has to be.
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
@@ -189,12 +190,14 @@ impl Controller {
             ready,
             metrics,
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+            imports: Semaphore::new(MAX_IMPORTS),
             soft_stop: soft_stop.clone(),
             hard_stop: hard_stop.clone(),
             settings,
         });
         let stop_timeout = api.settings.server.stop_timeout.0;
         watchers.spawn(schedules::keep(Arc::clone(&api), soft_stop.clone()));
+        watchers.spawn(retention::keep(Arc::clone(&api), soft_stop.clone()));
         let server = tokio::spawn(serve(listener, api, soft_stop.clone(), Arc::clone(&ended)));
         watchers.close();
         tracing::info!(api = api_url, mqtt = mqtt_url, database = store.place(), "muster {} serves", env!("CARGO_PKG_VERSION"));

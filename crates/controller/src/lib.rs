@@ -17,6 +17,7 @@ mod import;
 mod preview;
 mod ready;
 mod registry;
+mod retention;
 mod schedules;
 pub mod settings;
 mod settle;

@@ -14,7 +14,7 @@ use muster_wire::http::{
     MAX_TARGET_DEVICES, MAX_WHOLE_IMPORT_BYTES, Refusal,
 };
 use time::OffsetDateTime;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 use crate::api::extract::BODY_TIMEOUT;
 use crate::api::problem::{ApiError, ApiResult};
@@ -23,11 +23,9 @@ use crate::import::{self, Broken, Format, Pieces, ReadRow};
 use crate::targets::MAX_UNKNOWN_LISTED;
 
 /// Imports at the same time; each holds a thread and a few batches of rows.
-const MAX_IMPORTS: usize = 4;
+pub(crate) const MAX_IMPORTS: usize = 4;
 /// Pieces of a body, and batches of rows, that are read ahead.
 const AHEAD: usize = 2;
-
-static IMPORTS: Semaphore = Semaphore::const_new(MAX_IMPORTS);
 
 /// How a list is entered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,8 +39,8 @@ pub(crate) enum Mode {
 }
 
 /// Enters a list of devices.
-pub(crate) async fn import(api: &Api, format: Format, body: Body, mode: Mode) -> ApiResult<Imported> {
-    let Ok(_permit) = IMPORTS.try_acquire() else {
+pub(crate) async fn import(api: &Api, who: &str, format: Format, body: Body, mode: Mode) -> ApiResult<Imported> {
+    let Ok(_permit) = api.imports.try_acquire() else {
         let detail = format!("{MAX_IMPORTS} lists are being entered already");
         return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_imports", "Too many imports", detail)
             .next_step("try again when one of them has ended"));
@@ -53,7 +51,7 @@ pub(crate) async fn import(api: &Api, format: Format, body: Body, mode: Mode) ->
     let limit = if mode == Mode::AllOrNothing { MAX_WHOLE_IMPORT_BYTES } else { MAX_IMPORT_BYTES };
     let reading = tokio::task::spawn_blocking(move || read(format, Pieces::new(body_pieces, limit), &batches));
     let mut entering =
-        Entering { api, mode, imported: Imported::default(), seen: HashSet::new(), hasher: RandomState::new(), whole: Vec::new() };
+        Entering { api, who, mode, imported: Imported::default(), seen: HashSet::new(), hasher: RandomState::new(), whole: Vec::new() };
     while let Some(batch) = rows.recv().await {
         if !entering.take(batch).await? {
             break;
@@ -100,6 +98,7 @@ fn read(format: Format, input: Pieces, batches: &mpsc::Sender<Vec<ReadRow>>) -> 
 
 struct Entering<'a> {
     api: &'a Api,
+    who: &'a str,
     mode: Mode,
     imported: Imported,
     /// Digests of the ids seen: a million ids themselves would be a hundred megabytes. Two ids of one list share one in ten million lists.
@@ -150,7 +149,7 @@ impl Entering<'_> {
         let (lines, entries): (Vec<u64>, Vec<DeviceEntry>) = entries.into_iter().unzip();
         let outcomes = match self.mode {
             Mode::DryRun => self.api.store.preview_devices(&entries).await?,
-            _ => self.api.store.enter_devices(&entries, OffsetDateTime::now_utc()).await?,
+            _ => self.api.store.enter_devices(&entries, self.who, OffsetDateTime::now_utc()).await?,
         };
         self.count(&lines, &entries, outcomes);
         Ok(())
@@ -192,7 +191,7 @@ impl Entering<'_> {
         }
         if self.mode == Mode::AllOrNothing && self.imported.refused == 0 {
             let (lines, entries): (Vec<u64>, Vec<DeviceEntry>) = std::mem::take(&mut self.whole).into_iter().unzip();
-            let outcomes = self.api.store.enter_all_devices(&entries, OffsetDateTime::now_utc()).await?;
+            let outcomes = self.api.store.enter_all_devices(&entries, self.who, OffsetDateTime::now_utc()).await?;
             self.count(&lines, &entries, outcomes);
         }
         self.imported.written = match self.mode {
@@ -225,9 +224,9 @@ fn invalid_patch() -> ApiError {
 }
 
 /// Changes what is said of a device.
-pub(crate) async fn patch(api: &Api, id: DeviceId, patch: DevicePatch) -> ApiResult<DeviceView> {
+pub(crate) async fn patch(api: &Api, who: &str, id: DeviceId, patch: DevicePatch) -> ApiResult<DeviceView> {
     let entry = entry(id.clone(), &patch)?;
-    for outcome in api.store.change_devices(&[entry], OffsetDateTime::now_utc()).await? {
+    for outcome in api.store.change_devices(&[entry], who, OffsetDateTime::now_utc()).await? {
         match outcome {
             Entered::Unknown => return Err(device_not_found(&id)),
             Entered::Refused(error) => return Err(invalid_patch().next_step("remove tags first").field("tags", error.to_string())),
@@ -238,7 +237,7 @@ pub(crate) async fn patch(api: &Api, id: DeviceId, patch: DevicePatch) -> ApiRes
 }
 
 /// Changes what is said of many devices; of none when one of them is not known.
-pub(crate) async fn patch_many(api: &Api, body: DevicesPatch) -> ApiResult<DevicesPatched> {
+pub(crate) async fn patch_many(api: &Api, who: &str, body: DevicesPatch) -> ApiResult<DevicesPatched> {
     let mut devices = body.devices;
     devices.sort_unstable();
     devices.dedup();
@@ -259,7 +258,7 @@ pub(crate) async fn patch_many(api: &Api, body: DevicesPatch) -> ApiResult<Devic
     let entries = devices.into_iter().map(|device| entry(device, &body.patch)).collect::<ApiResult<Vec<_>>>()?;
     let mut patched = DevicesPatched::default();
     for chunk in entries.chunks(MAX_ENTRIES) {
-        let outcomes = api.store.change_devices(chunk, OffsetDateTime::now_utc()).await?;
+        let outcomes = api.store.change_devices(chunk, who, OffsetDateTime::now_utc()).await?;
         for (entry, outcome) in chunk.iter().zip(outcomes) {
             match outcome {
                 Entered::New | Entered::Changed => patched.changed += 1,
@@ -280,9 +279,9 @@ pub(crate) async fn patch_many(api: &Api, body: DevicesPatch) -> ApiResult<Devic
 }
 
 /// Takes a device out of the registry; gives it as it was.
-pub(crate) async fn forget(api: &Api, id: DeviceId) -> ApiResult<DeviceView> {
+pub(crate) async fn forget(api: &Api, who: &str, id: DeviceId) -> ApiResult<DeviceView> {
     let device = api.store.device(&id).await?.ok_or_else(|| device_not_found(&id))?;
-    match api.store.forget_device(&id).await? {
+    match api.store.forget_device(&id, who, OffsetDateTime::now_utc()).await? {
         Forgotten::Done => Ok(device),
         Forgotten::Unknown => Err(device_not_found(&id)),
         Forgotten::Busy(task) => Err(ApiError::new(

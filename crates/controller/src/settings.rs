@@ -42,6 +42,8 @@ pub struct Settings {
     pub landing: LandingSettings,
     /// How fast, how patient, how deep.
     pub dispatch: DispatchSettings,
+    /// How long history is kept.
+    pub retention: Retention,
     /// Who may use the API.
     pub auth: Auth,
     /// Logs.
@@ -249,7 +251,7 @@ impl Settings {
 }
 
 /// Sections, in the order of `default.toml`.
-const DEFAULT_SECTIONS: [&str; 7] = ["server", "database", "mqtt", "landing", "dispatch", "auth", "telemetry"];
+const DEFAULT_SECTIONS: [&str; 8] = ["server", "database", "mqtt", "landing", "dispatch", "retention", "auth", "telemetry"];
 
 /// `section.key` of every line of `default.toml` that sets one, in its order.
 fn known_keys() -> Vec<String> {

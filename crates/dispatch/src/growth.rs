@@ -82,3 +82,50 @@ impl Growth {
         self.cursors.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use muster_store::{DeviceEntry, StoreOptions};
+
+    use super::*;
+
+    /// The registry is longer than one batch: the next scan goes on behind it, and after the end it begins anew.
+    #[tokio::test]
+    async fn a_long_registry_is_gone_through_batch_by_batch() {
+        let directory = tempfile::tempdir().expect("a private directory");
+        let options = StoreOptions::new(format!("sqlite://{}", directory.path().join("muster.db").display()));
+        let store = Store::connect(&options).await.expect("made");
+        store.migrate().await.expect("migrated");
+        let device = |n: u32| format!("press-{n:05}").parse::<DeviceId>().expect("an id");
+        let tags = serde_json::json!({ "site": "oslo" });
+        let entry = |n| DeviceEntry { device: device(n), tags: Some(tags.clone()), parent: None };
+        let entries: Vec<DeviceEntry> = (0..STANDING_BATCH + 2).map(entry).collect();
+        store.enter_devices(&entries, "ada", OffsetDateTime::now_utc()).await.expect("entered");
+
+        let growth = Growth::new(store.clone());
+        let one = TargetView::Condition("tags.site = 'oslo'".to_owned());
+        // Two collections, each with its own place.
+        for (id, target) in [(CollectionId::new(), TargetView::All), (CollectionId::new(), one)] {
+            let next = async || {
+                let joining = growth.joining(id, &target).await.expect("read");
+                (joining.len(), joining.first().cloned())
+            };
+            for _ in 0..2 {
+                assert_eq!(next().await, (STANDING_BATCH as usize, Some(device(0))));
+                assert_eq!(next().await, (2, Some(device(STANDING_BATCH))));
+            }
+        }
+        // Who comes in behind the place is met at this round, not at the next.
+        let id = CollectionId::new();
+        assert_eq!(growth.joining(id, &TargetView::All).await.expect("read").len(), STANDING_BATCH as usize);
+        store.enter_devices(&[entry(STANDING_BATCH + 7)], "ada", OffsetDateTime::now_utc()).await.expect("entered");
+        let rest = growth.joining(id, &TargetView::All).await.expect("read");
+        assert_eq!(rest.last(), Some(&device(STANDING_BATCH + 7)));
+        // A collection that is no longer open leaves no place behind.
+        growth.joining(id, &TargetView::All).await.expect("read");
+        assert_eq!(growth.cursors().len(), 1);
+        growth.grow(&[], OffsetDateTime::now_utc()).await.expect("grown");
+        assert_eq!(growth.cursors().len(), 0);
+        store.close().await;
+    }
+}

@@ -254,7 +254,7 @@ async fn measure(name: &str, settings: &Settings, store: &Store, bare: &mut Bare
         })
         .collect();
     let entries: Vec<_> = devices.iter().map(|device| DeviceEntry { device: device.clone(), tags: None, parent: None }).collect();
-    store.enter_devices(&entries, OffsetDateTime::now_utc()).await?;
+    store.enter_devices(&entries, "bench", OffsetDateTime::now_utc()).await?;
     // Unmeasured: plans, caches, and the files' first growth.
     Box::pin(pass(settings, store, bare, &devices, &births)).await?;
     let mut passes = Vec::new();

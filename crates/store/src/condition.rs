@@ -12,8 +12,7 @@ use serde_json::{Value as Json, json};
 use crate::apply::device_id;
 use crate::connect::Store;
 use crate::devices::MAX_IDS;
-use crate::dialect::{Batch, Dialect, VALUE_BYTES, Value, parcels};
-use crate::dialect_condition::{Spot, sign};
+use crate::dialect::{Batch, Dialect, Spot, VALUE_BYTES, Value, parcels, sign};
 use crate::error::{StoreError, run};
 use crate::presence::{OFFLINE, ONLINE};
 

@@ -11,7 +11,7 @@
 //! * **pace**: how far and how fast a collection with limits of its own has come; one row for all controllers.
 //! * **bundle**: what was sealed; written in the transaction that makes its task verified.
 //! * **schedule**, **schedule_run**: collections that are made again and again, and what became of each run.
-//! * **collection_event**: what people did to a collection.
+//! * **collection_event**: what people did to a collection. **device_event**: what they did to a device of the registry.
 //!
 //! Not durable: which messages are on their way. A task says `dispatched` before its request leaves; whatever is lost after that runs into
 //! the task's lease, and [`Store::take_silent`] hands it to whoever asks next.
@@ -20,7 +20,7 @@
 //!
 //! All tasks of a collection are one range of the primary key, so nothing is looked up by state and no index is written when a state
 //! changes. Every call takes a batch and is one transaction with a fixed number of statements; a batch is a single parameter list
-//! (`dialect.rs`) and never a loop over rows. Several steps of one task in one batch are folded, so that each row is written once.
+//! (`dialect`) and never a loop over rows. Several steps of one task in one batch are folded, so that each row is written once.
 //!
 //! # Outcomes
 //!
@@ -36,9 +36,9 @@ mod condition;
 mod connect;
 mod counters;
 mod create;
+mod device_events;
 mod devices;
 mod dialect;
-mod dialect_condition;
 pub mod entity;
 mod error;
 mod fold;
@@ -49,6 +49,7 @@ mod pace;
 mod pause;
 mod presence;
 mod preview;
+mod prune;
 mod recover;
 mod registry;
 mod rerun;
@@ -57,6 +58,7 @@ mod seal;
 mod steer;
 mod tasks;
 mod text;
+mod timeline;
 
 pub use append::MAX_APPEND;
 pub use apply::{MAX_STEPS, Step, StepOutcome};
@@ -75,6 +77,7 @@ pub use pace::{PacedClaim, RECOUNT_EVERY};
 pub use pause::{Paused, Resumed};
 pub use presence::{Birth, MAX_PRESENCE_BATCH};
 pub use preview::PastBundles;
+pub use prune::{MAX_PRUNED, Pruned};
 pub use recover::{OpenTask, OpenTasks, TakeRequest};
 pub use registry::{DeviceEntry, Entered, Forgotten, MAX_ENTRIES};
 pub use rerun::{RERUN_BY_DEFAULT, Reran, Rerun, RerunLimits};
@@ -83,3 +86,4 @@ pub use seal::Seal;
 pub use steer::STEER_EVERY;
 pub use tasks::TaskFilter;
 pub use text::{MAX_CORRELATION_ID_CHARS, MAX_DETAIL_CHARS};
+pub use timeline::{LinePlace, NoLinePlace};

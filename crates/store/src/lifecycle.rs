@@ -1,11 +1,12 @@
 //! The end of collections: expiry, cancellation, closing.
 
+use muster_wire::http::Rollout;
 use muster_wire::{CollectionId, Reason, TaskState};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::apply::source_list;
-use crate::collections::{collection_id, record_event};
+use crate::collections::{collection_id, parse, record_event};
 use crate::connect::Store;
 use crate::counters::tally_in;
 use crate::dialect::{Batch, Tx, Value};
@@ -185,6 +186,10 @@ fn grows_no_more() -> String {
 }
 
 async fn close_in(tx: &mut Tx, candidates: &[Uuid], now: OffsetDateTime) -> Result<Vec<CollectionId>, StoreError> {
+    // The rows of the pace before those of the collections, as everybody takes them.
+    let batch = Batch::default().ids("id", candidates.iter().copied());
+    let paces = "SELECT p.collection_id FROM [[v]] JOIN pace p ON p.collection_id = v.id ORDER BY p.collection_id [[hold p]]";
+    tx.fetch(paces, &[], Some(&batch)).await?;
     // A rerun takes the row of its collection before it touches tasks. With the row in our hand the tasks stay final, but they may have
     // been requeued just before: so look again.
     let batch = Batch::default().ids("id", candidates.iter().copied());
@@ -193,7 +198,7 @@ async fn close_in(tx: &mut Tx, candidates: &[Uuid], now: OffsetDateTime) -> Resu
     let ids = rows.iter().map(|row| row.get(0)).collect::<Result<Vec<Uuid>, _>>()?;
     let batch = Batch::default().ids("id", ids);
     let still = format!(
-        "SELECT c.id, c.targeted FROM collection c JOIN [[v]] ON v.id = c.id WHERE {ALL_FINAL} AND {} ORDER BY c.id",
+        "SELECT c.id, c.targeted, c.rollout FROM collection c JOIN [[v]] ON v.id = c.id WHERE {ALL_FINAL} AND {} ORDER BY c.id",
         grows_no_more()
     );
     let mut closed = Vec::new();
@@ -208,6 +213,11 @@ async fn close_in(tx: &mut Tx, candidates: &[Uuid], now: OffsetDateTime) -> Resu
             None,
         )
         .await?;
+        // A rerun gets a new row, unless it has to know which stages were passed.
+        let rollout = row.get::<Option<String>>(2)?.map(|text| parse::<Rollout>("a rollout", &text)).transpose()?;
+        if rollout.is_none_or(|rollout| rollout.stages.is_empty()) {
+            tx.execute("DELETE FROM pace WHERE collection_id = $1", &[Value::Id(collection.uuid())], None).await?;
+        }
         closed.push(collection);
     }
     Ok(closed)

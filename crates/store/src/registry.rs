@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 use crate::apply::device_id;
 use crate::collections::parse;
 use crate::connect::Store;
+use crate::device_events::{DeviceDeed, DeviceEvent, record_device_events};
 use crate::dialect::{Batch, ID_BYTES, Tx, VALUE_BYTES, Value, parcels};
 use crate::error::{StoreError, run};
 use crate::instant::to_ms;
@@ -81,24 +82,24 @@ impl Store {
     ///
     /// # Errors
     /// The database's; then nothing is entered.
-    pub async fn enter_devices(&self, entries: &[DeviceEntry], at: OffsetDateTime) -> Result<Vec<Entered>, StoreError> {
-        run("entering devices", || self.write_entries(entries, at, Writing::Entering, false)).await
+    pub async fn enter_devices(&self, entries: &[DeviceEntry], who: &str, at: OffsetDateTime) -> Result<Vec<Entered>, StoreError> {
+        run("entering devices", || self.write_entries(entries, who, at, Writing::Entering, false)).await
     }
 
     /// Enters all devices, or none when one of them is refused: then the answer says which, and nothing was written.
     ///
     /// # Errors
     /// The database's; then nothing is entered.
-    pub async fn enter_all_devices(&self, entries: &[DeviceEntry], at: OffsetDateTime) -> Result<Vec<Entered>, StoreError> {
-        run("entering devices", || self.write_entries(entries, at, Writing::Entering, true)).await
+    pub async fn enter_all_devices(&self, entries: &[DeviceEntry], who: &str, at: OffsetDateTime) -> Result<Vec<Entered>, StoreError> {
+        run("entering devices", || self.write_entries(entries, who, at, Writing::Entering, true)).await
     }
 
     /// Changes what is said of devices that are in the registry, in one transaction.
     ///
     /// # Errors
     /// The database's; then nothing is changed.
-    pub async fn change_devices(&self, entries: &[DeviceEntry], at: OffsetDateTime) -> Result<Vec<Entered>, StoreError> {
-        run("changing devices", || self.write_entries(entries, at, Writing::Changing, false)).await
+    pub async fn change_devices(&self, entries: &[DeviceEntry], who: &str, at: OffsetDateTime) -> Result<Vec<Entered>, StoreError> {
+        run("changing devices", || self.write_entries(entries, who, at, Writing::Changing, false)).await
     }
 
     /// What [`Store::enter_devices`] would answer. Writes nothing.
@@ -117,6 +118,7 @@ impl Store {
     async fn write_entries(
         &self,
         entries: &[DeviceEntry],
+        who: &str,
         at: OffsetDateTime,
         writing: Writing,
         all_or_none: bool,
@@ -166,6 +168,7 @@ impl Store {
                 .texts("parent", parcel.iter().map(|row| row.2));
             tx.execute(&sql, &[], Some(&batch)).await?;
         }
+        record_device_events(&mut tx, &deeds(entries, &outcomes, &known, writing), who, at).await?;
         tx.commit().await?;
         Ok(outcomes)
     }
@@ -204,7 +207,7 @@ impl Store {
     ///
     /// # Errors
     /// The database's.
-    pub async fn forget_device(&self, device: &DeviceId) -> Result<Forgotten, StoreError> {
+    pub async fn forget_device(&self, device: &DeviceId, who: &str, at: OffsetDateTime) -> Result<Forgotten, StoreError> {
         // States from 4 on are final; a test beside the steps holds that.
         const OPEN: &str = "SELECT id FROM task WHERE device_id = $1 AND state < 4 ORDER BY id LIMIT 1";
         run("forgetting a device", || async {
@@ -213,9 +216,12 @@ impl Store {
             if let Some(row) = tx.fetch(OPEN, &id, None).await?.first() {
                 return Ok(Forgotten::Busy(crate::apply::task_id(row.get(0)?)?));
             }
-            let gone = tx.execute("DELETE FROM device WHERE id = $1", &id, None).await?;
+            if tx.execute("DELETE FROM device WHERE id = $1", &id, None).await? == 0 {
+                return Ok(Forgotten::Unknown);
+            }
+            record_device_events(&mut tx, &[DeviceEvent::new(device, DeviceDeed::Forgotten, None)], who, at).await?;
             tx.commit().await?;
-            Ok(if gone == 0 { Forgotten::Unknown } else { Forgotten::Done })
+            Ok(Forgotten::Done)
         })
         .await
     }
@@ -275,4 +281,26 @@ fn judge<'a>(entry: &'a DeviceEntry, known: Option<&'a Known>, writing: Writing)
         Some(_) => Entered::Changed,
     };
     (outcome, (!same).then_some((after, parent)))
+}
+
+/// What the entries that changed something did, for the history of their devices.
+fn deeds<'a>(entries: &'a [DeviceEntry], outcomes: &[Entered], known: &HashMap<String, Known>, writing: Writing) -> Vec<DeviceEvent<'a>> {
+    let mut deeds = Vec::new();
+    for (entry, outcome) in entries.iter().zip(outcomes) {
+        if !matches!(outcome, Entered::New | Entered::Changed) {
+            continue;
+        }
+        let tags = entry.tags.as_ref().map(Json::to_string);
+        match writing {
+            Writing::Entering => deeds.push(DeviceEvent::new(&entry.device, DeviceDeed::Imported, tags)),
+            Writing::Changing if tags.is_some() => deeds.push(DeviceEvent::new(&entry.device, DeviceDeed::Tagged, tags)),
+            Writing::Changing => {}
+        }
+        let before = known.get(entry.device.as_str()).and_then(|known| known.parent.as_deref());
+        if let Some(parent) = entry.parent.as_ref().filter(|parent| parent.as_ref().map(DeviceId::as_str) != before) {
+            let behind = parent.as_ref().map_or_else(|| "behind no gateway".to_owned(), |parent| format!("behind {parent}"));
+            deeds.push(DeviceEvent::new(&entry.device, DeviceDeed::Moved, Some(behind)));
+        }
+    }
+    deeds
 }

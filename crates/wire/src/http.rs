@@ -11,10 +11,12 @@ mod escalation;
 mod preview;
 mod problem;
 mod registry;
+mod retention;
 mod rollout;
 mod schedule;
 mod status;
 mod target;
+mod timeline;
 
 pub use bundle::*;
 pub use calendar::*;
@@ -25,10 +27,12 @@ pub use escalation::*;
 pub use preview::*;
 pub use problem::*;
 pub use registry::*;
+pub use retention::*;
 pub use rollout::*;
 pub use schedule::*;
 pub use status::*;
 pub use target::*;
+pub use timeline::*;
 
 use serde::{Deserialize, Serialize};
 

@@ -418,6 +418,7 @@ pub(crate) async fn finish(client: &Client, id: CollectionId, out: &mut Out) -> 
 mod tests {
     use super::*;
     use crate::args::{Cli, Command};
+    use muster_wire::http::{Estimate, PreviewedRequest};
     use time::macros::datetime;
 
     fn lines(words: &[&str]) -> LineArgs {
@@ -443,6 +444,29 @@ mod tests {
     fn no_module_means_every_module() {
         let items = lines(&[]).items(datetime!(2026-01-01 12:00 UTC));
         assert_eq!(items, [LogItem { id: "all".into(), filter: LogFilter::default() }]);
+    }
+
+    #[test]
+    fn a_preview_says_who_waits_and_what_it_costs() {
+        let preview = Preview {
+            targeted: 1_250,
+            skipped: 12,
+            offline: 30,
+            busy: 4,
+            presence_unknown: 1,
+            estimate: Some(Estimate { from_bundles: 812, bytes: 61 * 1024 * 1024 * 1024, seconds: 5_400 }),
+            example: Some(PreviewedRequest {
+                device: "press-0042".parse().expect("an id"),
+                method: "UploadSupportBundle".to_owned(),
+                payload: serde_json::json!({"schemaVersion": "1.0", "since": "2h"}),
+            }),
+            warnings: vec![],
+        };
+        let out = Out::for_test(Some(120));
+        insta::assert_snapshot!(preview_sheet(&preview).render(&out));
+        // Nobody waits, nothing is known of the past, nobody is asked: no line is there for nothing.
+        let none = Preview { skipped: 0, offline: 0, busy: 0, presence_unknown: 0, estimate: None, example: None, ..preview };
+        insta::assert_snapshot!("a_preview_without_a_past", preview_sheet(&none).render(&out));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::client::{Client, Query};
 use crate::commands::collect::{finish, parse_attempt_span};
+use crate::commands::prune;
 use crate::failure::{Failure, exit};
 use crate::follow::{Seen, Tell, exit_code, follow, follow_with_progress, summary};
 use crate::moment::parse_span;
@@ -103,6 +104,9 @@ enum What {
     /// Ask again where it did not succeed, inside the same collection
     #[command(after_long_help = RERUN_EXAMPLES)]
     Rerun(RerunArgs),
+    /// Delete old attempts that were followed by another, and old events of devices; tasks and bundles stay
+    #[command(after_long_help = prune::PRUNE_EXAMPLES)]
+    Prune(prune::PruneArgs),
     /// Download every bundle of a collection, one directory per device
     #[command(after_long_help = DOWNLOAD_EXAMPLES)]
     Download(DownloadArgs),
@@ -268,6 +272,7 @@ pub(crate) async fn run(args: CollectionsArgs, client: &Client, out: &mut Out) -
         What::Resume(args) => resume(&args, client, out).await,
         What::Cancel(args) => cancel(&args, client, out).await,
         What::Rerun(args) => rerun(args, client, out).await,
+        What::Prune(args) => prune::prune(&args, client, out).await,
         What::Download(args) => {
             let dir = args.dir.unwrap_or_else(|| PathBuf::from(args.id.id.to_string()));
             let bundles = collection_bundles(client, args.id.id).await?;

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use muster_wire::http::{CollectionOptions, CollectionRequest, DeviceDetail, DeviceView, NewCollection, Priority, TaskView};
+use muster_wire::http::{
+    CollectionOptions, CollectionRequest, DeviceDetail, DeviceView, NewCollection, Page, Priority, TaskView, TimelineEntry,
+};
 use muster_wire::{DeviceId, TaskState};
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -19,6 +21,9 @@ use crate::moment::parse_span;
 use crate::present::units::{duration, relative, rfc3339_seconds};
 use crate::present::{Column, Form, Listed, Out, Sheet, clock_word, one_line, ping_word, task_detail, task_word};
 use crate::target::{ChoiceArgs, TargetArgs, parse_condition};
+
+/// Entries of its line shown with a device.
+const RECENT_ENTRIES: u32 = 20;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -36,6 +41,7 @@ Examples:
 const SHOW_EXAMPLES: &str = "\
 Examples:
   muster devices show press-0042
+  muster devices show press-0042 --timeline | jq 'select(.what == \"ended\")'
   muster devices show press-0042 -o json | jq .reported";
 const PING_EXAMPLES: &str = "\
 Examples:
@@ -56,13 +62,9 @@ enum What {
     /// List the devices of the registry
     #[command(after_long_help = LIST_EXAMPLES)]
     List(DeviceListArgs),
-    /// Show one device and its last tasks
+    /// Show one device, and what happened on one line of time
     #[command(after_long_help = SHOW_EXAMPLES)]
-    Show {
-        /// Device
-        #[arg(value_name = "DEVICE")]
-        id: DeviceId,
-    },
+    Show(DeviceShowArgs),
     /// Ask devices whether they are there, and measure how long the answer takes
     #[command(after_long_help = PING_EXAMPLES)]
     Ping(PingArgs),
@@ -93,6 +95,19 @@ struct DeviceListArgs {
 }
 
 #[derive(Debug, Args)]
+struct DeviceShowArgs {
+    /// Device
+    #[arg(value_name = "DEVICE")]
+    id: DeviceId,
+    /// Only its line of time, all of it, newest first
+    #[arg(long)]
+    timeline: bool,
+    /// Of the line at most so many; 0 for all (default: all in a pipe, 200 in a table)
+    #[arg(long, value_name = "N", requires = "timeline")]
+    limit: Option<u64>,
+}
+
+#[derive(Debug, Args)]
 struct PingArgs {
     #[command(flatten)]
     target: TargetArgs,
@@ -112,20 +127,32 @@ pub(crate) async fn run(args: DevicesArgs, client: &Client, out: &mut Out) -> Re
             query.extend(args.prefix.map(|prefix| ("prefix", prefix)));
             list::<DeviceView>(client, out, "list the devices", &["devices"], &query, args.list).await
         }
-        What::Show { id } => {
-            let detail: DeviceDetail = client.get("show the device", &["devices", id.as_str()], &[]).await?;
-            out.one(&detail, id.as_str(), |out| sheet(&detail, out))?;
-            if out.form() == Form::Table && !detail.tasks.is_empty() {
-                out.text("\n")?;
-                out.list(&detail.tasks)?;
-            }
-            Ok(exit::DONE)
-        }
+        What::Show(args) => show(args, client, out).await,
         What::Ping(args) => ping(args, client, out).await,
         What::Import(args) => registry::import(args, client, out).await,
         What::Tag(args) => registry::tag(args, client, out).await,
         What::Forget(args) => registry::forget(&args, client, out).await,
     }
+}
+
+async fn show(args: DeviceShowArgs, client: &Client, out: &mut Out) -> Result<u8, Failure> {
+    let line = ["devices", args.id.as_str(), "timeline"];
+    if args.timeline {
+        let bound = ListArgs { limit: args.limit };
+        return list::<TimelineEntry>(client, out, "show the line of the device", &line, &Query::new(), bound).await;
+    }
+    let detail: DeviceDetail = client.get("show the device", &line[..2], &[]).await?;
+    out.one(&detail, args.id.as_str(), |out| sheet(&detail, out))?;
+    if out.form() == Form::Table {
+        let query = [("limit", RECENT_ENTRIES.to_string())];
+        let page: Page<TimelineEntry> = client.get("show the line of the device", &line, &query).await?;
+        out.text("\n")?;
+        out.list(&page.items)?;
+        if page.next.is_some() {
+            out.note(&format!("the last {RECENT_ENTRIES}; muster devices show {} --timeline shows all", args.id));
+        }
+    }
+    Ok(exit::DONE)
 }
 
 fn sheet(detail: &DeviceDetail, out: &Out) -> Sheet {

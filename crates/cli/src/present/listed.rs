@@ -3,7 +3,7 @@
 use muster_wire::TaskState;
 use muster_wire::http::{
     BundleFile, BundleView, CollectionState, CollectionView, Counters, DeviceView, ObjectCheck, PingView, ScheduleRun, ScheduleView,
-    TaskView,
+    TaskView, TimelineEntry,
 };
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -205,6 +205,29 @@ impl Listed for ScheduleRun {
     }
 }
 
+impl Listed for TimelineEntry {
+    const COLUMNS: &'static [Column] = &[Column::text("TIME"), Column::text("WHAT"), Column::id("COLLECTION"), Column::text("DETAIL")];
+
+    fn cells(&self, _now: OffsetDateTime) -> Vec<String> {
+        let said = [
+            self.reason.map(|reason| reason.as_str().to_owned()),
+            self.detail.clone(),
+            self.attempt.map(|attempt| format!("attempt {attempt}")),
+            self.who.as_ref().map(|who| format!("by {who}")),
+        ];
+        vec![
+            super::units::rfc3339_seconds(self.at),
+            self.what.as_str().replace('_', " "),
+            self.collection.map(|id| id.to_string()).unwrap_or_default(),
+            said.into_iter().flatten().collect::<Vec<_>>().join(", "),
+        ]
+    }
+
+    fn name(&self) -> String {
+        self.task.map(|id| id.to_string()).unwrap_or_default()
+    }
+}
+
 /// Skew below which a clock counts as right, in milliseconds.
 const CLOCK_TOLERANCE_MS: i64 = 5_000;
 
@@ -268,5 +291,40 @@ impl Listed for ObjectCheck {
 
     fn name(&self) -> String {
         self.name.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_wire::http::TimelineWhat;
+    use time::macros::datetime;
+
+    use super::super::Out;
+    use super::super::table::table;
+    use super::*;
+
+    #[test]
+    fn the_line_of_a_device_as_a_table() {
+        let task: muster_wire::TaskId = "tsk_01jd8k2m3n4p5q6r7s-17".parse().expect("an id");
+        let bare =
+            |at, what| TimelineEntry { at, what, collection: None, task: None, attempt: None, who: None, reason: None, detail: None };
+        let in_task = |at, what| TimelineEntry { collection: Some(task.collection()), task: Some(task), ..bare(at, what) };
+        let line = [
+            TimelineEntry {
+                reason: Some(muster_wire::Reason::NoAnswer),
+                detail: Some("\u{1b}[2Jgone".to_owned()),
+                attempt: Some(2),
+                ..in_task(datetime!(2026-11-21 12:01 UTC), TimelineWhat::AttemptEnded)
+            },
+            TimelineEntry {
+                who: Some("ada".to_owned()),
+                detail: Some("bundle: it hums (case 48213)".to_owned()),
+                ..in_task(datetime!(2026-11-21 11:59 UTC), TimelineWhat::Asked)
+            },
+            bare(datetime!(2026-11-01 12:00 UTC), TimelineWhat::FirstSeen),
+        ];
+        let out = Out::for_test(Some(120));
+        let rows: Vec<Vec<String>> = line.iter().map(|entry| entry.cells(out.now())).collect();
+        insta::assert_snapshot!(table(TimelineEntry::COLUMNS, &rows, &out));
     }
 }

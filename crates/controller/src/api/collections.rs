@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use muster_store::CollectionFilter;
 use muster_wire::http::{
-    Cancel, CollectionAnswer, CollectionState, CollectionView, NewCollection, Page, Pause, Preview, Problem, Rerun, Touched,
+    Cancel, CollectionAnswer, CollectionState, CollectionView, NewCollection, Page, Pause, Preview, Problem, Prune, Pruned, Rerun, Touched,
 };
 use muster_wire::method::request::LogItem;
 use muster_wire::{CollectionId, DeviceId};
@@ -19,7 +19,7 @@ use super::extract::{Id, Json, JsonOrDefault, Query, RawJson, read_json};
 use super::guard::Caller;
 use super::problem::{ApiError, ApiResult};
 use super::{Api, cursor};
-use crate::collections;
+use crate::{collections, retention};
 
 /// Makes a repeated create find what the first one made.
 pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -176,6 +176,24 @@ pub(crate) async fn rerun(
     JsonOrDefault(rerun): JsonOrDefault<Rerun>,
 ) -> ApiResult<Json<Touched>> {
     collections::rerun(&api, &caller.0, id, rerun).await.map(Json)
+}
+
+/// Delete old history
+///
+/// Attempts that ended longer ago than this and were followed by another, of one collection or of all; of all, what was done to devices too.
+/// Tasks and bundles stay. One request deletes at most 100,000 rows of each kind and says whether there is more.
+#[utoipa::path(post, path = "/api/v1/collections/prune", tag = "collections", request_body = Prune,
+    responses(
+        (status = 200, body = Pruned),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json"),
+    ))]
+pub(crate) async fn prune(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Json(prune): Json<Prune>,
+) -> ApiResult<Json<Pruned>> {
+    retention::prune(&api, &caller.0, &prune).await.map(Json)
 }
 
 /// Faults named in one answer.

@@ -2,17 +2,20 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::{Request, State};
 use http::{HeaderMap, StatusCode, header};
 use muster_domain::condition::ConditionError;
-use muster_store::DeviceFilter;
+use muster_store::{DeviceFilter, LinePlace};
 use muster_wire::DeviceId;
 use muster_wire::http::{
     CSV, DeviceDetail, DevicePatch, DeviceView, DevicesPatch, DevicesPatched, ImportRow, Imported, NDJSON, Page, PresenceState, Problem,
+    TimelineEntry,
 };
 use serde::Deserialize;
 
 use super::extract::{Id, Json, Query};
+use super::guard::Caller;
 use super::problem::{ApiError, ApiResult};
 use super::{Api, cursor, device_not_found};
 use crate::import::Format;
@@ -20,6 +23,7 @@ use crate::registry::{self, Mode};
 use crate::targets::unreadable;
 
 const LIST: &str = "devices";
+const TIMELINE: &str = "timeline";
 /// Tasks shown with a device.
 const RECENT_TASKS: u32 = 20;
 /// Devices behind a gateway that are shown with it.
@@ -67,6 +71,40 @@ pub(crate) async fn show(State(api): State<Arc<Api>>, Id(id): Id<DeviceId>) -> A
     Ok(Json(DeviceDetail { device, children, tasks }))
 }
 
+/// Which part of a line.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct TimelineQuery {
+    /// `next` of the page before.
+    after: Option<String>,
+    /// Items per page.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
+    limit: Option<u32>,
+}
+
+/// Everything about one device on one line of time, newest first
+///
+/// What was asked of it, each moment of each attempt, what was sealed, what people did to it, and what the registry knows of it. A device that
+/// was forgotten still has its line.
+#[utoipa::path(get, path = "/api/v1/devices/{id}/timeline", tag = "devices", params(("id" = String, Path, example = "press-0042"), TimelineQuery),
+    responses((status = 200, body = Page<TimelineEntry>), (status = 400, body = Problem, content_type = "application/problem+json"),
+        (status = 404, body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn timeline(
+    State(api): State<Arc<Api>>,
+    Id(id): Id<DeviceId>,
+    Query(query): Query<TimelineQuery>,
+) -> ApiResult<Json<Page<TimelineEntry>>> {
+    let limit = cursor::page_size(query.limit)?;
+    let before = cursor::decode::<LinePlace>(TIMELINE, query.after.as_deref())?;
+    let line = api.store.timeline(&id, before, limit).await?;
+    if line.is_empty() && before.is_none() {
+        return Err(device_not_found(&id));
+    }
+    let page = cursor::page(TIMELINE, line, limit, |(place, _)| *place);
+    Ok(Json(Page { items: page.items.into_iter().map(|(_, entry)| entry).collect(), next: page.next }))
+}
+
 /// How a list is entered.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -91,14 +129,19 @@ pub(crate) struct ImportQuery {
         (status = 415, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json"),
     ))]
-pub(crate) async fn import(State(api): State<Arc<Api>>, Query(query): Query<ImportQuery>, request: Request) -> ApiResult<Json<Imported>> {
+pub(crate) async fn import(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Query(query): Query<ImportQuery>,
+    request: Request,
+) -> ApiResult<Json<Imported>> {
     let format = list_format(request.headers())?;
     let mode = match query {
         ImportQuery { dry_run: true, .. } => Mode::DryRun,
         ImportQuery { all_or_nothing: true, .. } => Mode::AllOrNothing,
         _ => Mode::Rows,
     };
-    registry::import(&api, format, request.into_body(), mode).await.map(Json)
+    registry::import(&api, &caller.0, format, request.into_body(), mode).await.map(Json)
 }
 
 fn list_format(headers: &HeaderMap) -> ApiResult<Format> {
@@ -121,8 +164,12 @@ fn list_format(headers: &HeaderMap) -> ApiResult<Format> {
 /// All of them have to be in the registry; otherwise nothing is changed.
 #[utoipa::path(post, path = "/api/v1/devices/tags", tag = "devices", request_body = DevicesPatch,
     responses((status = 200, body = DevicesPatched), (status = 422, body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn patch_many(State(api): State<Arc<Api>>, Json(body): Json<DevicesPatch>) -> ApiResult<Json<DevicesPatched>> {
-    registry::patch_many(&api, body).await.map(Json)
+pub(crate) async fn patch_many(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Json(body): Json<DevicesPatch>,
+) -> ApiResult<Json<DevicesPatched>> {
+    registry::patch_many(&api, &caller.0, body).await.map(Json)
 }
 
 /// Change what is said of a device
@@ -134,8 +181,13 @@ pub(crate) async fn patch_many(State(api): State<Arc<Api>>, Json(body): Json<Dev
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json"),
     ))]
-pub(crate) async fn patch(State(api): State<Arc<Api>>, Id(id): Id<DeviceId>, Json(body): Json<DevicePatch>) -> ApiResult<Json<DeviceView>> {
-    registry::patch(&api, id, body).await.map(Json)
+pub(crate) async fn patch(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Id(id): Id<DeviceId>,
+    Json(body): Json<DevicePatch>,
+) -> ApiResult<Json<DeviceView>> {
+    registry::patch(&api, &caller.0, id, body).await.map(Json)
 }
 
 /// Forget a device
@@ -147,6 +199,10 @@ pub(crate) async fn patch(State(api): State<Arc<Api>>, Id(id): Id<DeviceId>, Jso
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json"),
     ))]
-pub(crate) async fn forget(State(api): State<Arc<Api>>, Id(id): Id<DeviceId>) -> ApiResult<Json<DeviceView>> {
-    registry::forget(&api, id).await.map(Json)
+pub(crate) async fn forget(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Id(id): Id<DeviceId>,
+) -> ApiResult<Json<DeviceView>> {
+    registry::forget(&api, &caller.0, id).await.map(Json)
 }

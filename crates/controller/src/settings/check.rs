@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use muster_domain::backoff::Schedule;
-use muster_wire::http::{MAX_ATTEMPT_TIMEOUT_SECONDS, MAX_ATTEMPTS_ASKED, MAX_EXPIRY_SECONDS, MAX_IN_FLIGHT, MIN_ATTEMPT_TIMEOUT_SECONDS};
+use muster_wire::http::{
+    MAX_ATTEMPT_TIMEOUT_SECONDS, MAX_ATTEMPTS_ASKED, MAX_EXPIRY_SECONDS, MAX_IN_FLIGHT, MAX_RETENTION_SECONDS, MIN_ATTEMPT_TIMEOUT_SECONDS,
+};
 use muster_wire::topic::{Prefix, is_caller};
 
 use super::{AzureCredential, LandingKind, Settings, SettingsError, Span};
@@ -25,6 +27,8 @@ const MAX_BATCH: usize = 10_000;
 const MAX_RESERVE_PERCENT: u64 = 40;
 /// Most bundles judged or inboxes opened at the same time.
 const MAX_PARALLEL: usize = 1024;
+/// Shortest time history is kept, unless for ever.
+const MIN_RETENTION: Duration = Duration::from_secs(24 * 3600);
 /// Most connections to the embedded broker.
 const MAX_CONNECTIONS: usize = 1_000_000;
 
@@ -69,6 +73,7 @@ impl Settings {
         self.check_mqtt(&mut warnings)?;
         self.check_landing()?;
         self.check_dispatch(&mut warnings)?;
+        self.check_retention()?;
         if crate::telemetry::filter(&self.telemetry.log).is_err() {
             return Err(self.invalid(
                 "telemetry.log",
@@ -272,6 +277,14 @@ impl Settings {
             warnings.push("dispatch.full_read_limit_bytes is above dispatch.max_bundle_bytes: every bundle is read whole.".to_owned());
         }
         Ok(())
+    }
+
+    fn check_retention(&self) -> Result<(), SettingsError> {
+        let kept = self.retention.attempts;
+        if kept.0.is_zero() {
+            return Ok(());
+        }
+        self.within("retention.attempts", kept, MIN_RETENTION, Duration::from_secs(MAX_RETENTION_SECONDS))
     }
 
     fn within(&self, key: &str, span: Span, min: Duration, max: Duration) -> Result<(), SettingsError> {

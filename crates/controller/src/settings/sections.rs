@@ -168,6 +168,14 @@ pub struct DispatchSettings {
     pub max_bundle_bytes: u64,
 }
 
+/// `retention`: how long history is kept.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "documented in default.toml")]
+pub struct Retention {
+    pub attempts: Span,
+}
+
 /// `auth`: who may use the API.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]

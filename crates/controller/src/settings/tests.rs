@@ -189,6 +189,9 @@ fn every_bound_holds_at_its_edge() {
         ("dispatch.flush_every", "1s", "1001ms"),
         ("dispatch.scan_every", "10ms", "9ms"),
         ("dispatch.backoff_factor", "1", "0.5"),
+        ("retention.attempts", "1d", "23h"),
+        ("retention.attempts", "3650d", "3651d"),
+        ("retention.attempts", "0", "1s"),
         ("server.stop_timeout", "10m", "601s"),
         ("mqtt.embedded_connections", "1", "0"),
     ] {

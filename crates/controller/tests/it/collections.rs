@@ -143,6 +143,29 @@ async fn a_whole_life(flags: &[(&str, &str)]) {
     let ended = served.finished(id).await;
     assert_eq!((ended["counters"]["targeted"].as_u64(), ended["counters"]["verified"].as_u64()), (Some(6), Some(5)), "{ended}");
 
+    // Each limit of a rerun has its bounds.
+    for (field, least, most) in
+        [("expires_in_seconds", 2, 7_776_000), ("attempt_timeout_seconds", 2, 86_400), ("max_attempts", 1, 50), ("in_flight", 1, 200_000)]
+    {
+        for (value, good) in [(least - 1, false), (least, true), (most, true), (most + 1, false)] {
+            // Nothing ended for this reason: what is allowed changes nothing.
+            let body = json!({ "reasons": ["landing_unavailable"], field: value });
+            let answer = served.api.post(&format!("/api/v1/collections/{id}/rerun"), &body).await;
+            if good {
+                assert_eq!(answer.json::<Value>(), json!({ "tasks": 0 }), "{body}");
+            } else {
+                let problem = answer.problem();
+                assert_eq!(
+                    (answer.status, problem["code"].as_str(), problem["errors"][0]["field"].as_str()),
+                    (422, Some("invalid_rerun"), Some(field)),
+                    "{body}"
+                );
+                let bounds = format!("is {value}; it lies between {least} and {most}");
+                assert_eq!(problem["errors"][0]["message"].as_str(), Some(bounds.as_str()));
+            }
+        }
+    }
+
     // Collections are listed newest first and by what they are.
     let listed: Value = served.api.get_json("/api/v1/collections?kind=bundle").await;
     assert_eq!(listed["items"].as_array().unwrap().len(), 1);

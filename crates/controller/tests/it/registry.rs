@@ -1,6 +1,8 @@
 //! The registry over HTTP: lists, tags, forgetting, and what a ping leaves behind.
 
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use crate::device::Device;
 use crate::harness::{Postgres, Served, until};
@@ -85,8 +87,8 @@ async fn written(flags: &[(&str, &str)]) {
     until("the device to be there", || async { served.api.get_json::<Value>("/api/v1/devices/press-1").await["presence"] == "online" })
         .await;
     let ping = json!({ "request": { "kind": "ping" }, "target": { "kind": "devices", "devices": ["press-1"] } });
-    let made: Value = served.api.post("/api/v1/collections", &ping).await.json();
-    served.finished(made["id"].as_str().expect("an id")).await;
+    let pinged: Value = served.api.post("/api/v1/collections", &ping).await.json();
+    served.finished(pinged["id"].as_str().expect("an id")).await;
     until("the ping to be noted", || async {
         served.api.get_json::<Value>("/api/v1/devices/press-1").await["ping"]["round_trip_ms"].is_u64()
     })
@@ -96,9 +98,65 @@ async fn written(flags: &[(&str, &str)]) {
     let busy = served.api.send("DELETE", "/api/v1/devices/press-2", &[], b"").await;
     assert_eq!((busy.status, busy.code().as_str()), (409, "device_busy"));
     served.api.post(&format!("/api/v1/collections/{}/cancel", made["id"].as_str().expect("an id")), &json!({})).await;
+    // All of that is on one line of time, in pages as in one.
+    let line: Value = served.api.get_json("/api/v1/devices/press-1/timeline?limit=1000").await;
+    let (all, next) = (line["items"].as_array().expect("a list").clone(), &line["next"]);
+    assert!(next.is_null(), "{line}");
+    let words: Vec<&str> = all.iter().filter_map(|entry| entry["what"].as_str()).collect();
+    for what in ["asked", "sent", "ended", "online", "tagged", "moved", "imported", "first_seen"] {
+        assert!(words.contains(&what), "{what}: {words:?}");
+    }
+    assert!(all.is_sorted_by(|a, b| a["at"].as_str() >= b["at"].as_str()), "newest first: {line}");
+    let asked = all.iter().find(|entry| entry["what"] == "asked").expect("asked");
+    assert_eq!((asked["detail"].as_str(), asked["who"].is_string(), &asked["collection"]), (Some("ping"), true, &pinged["id"]), "{asked}");
+    let (mut paged, mut after) = (Vec::new(), String::new());
+    loop {
+        let page: Value = served.api.get_json(&format!("/api/v1/devices/press-1/timeline?limit=3{after}")).await;
+        paged.extend(page["items"].as_array().expect("a list").clone());
+        match page["next"].as_str() {
+            Some(next) => after = format!("&after={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(paged, all);
+    for (path, status, code) in [
+        ("nobody/timeline", 404, "device_not_found"),
+        ("press-1/timeline?after=x", 400, "invalid_cursor"),
+        ("press-1/timeline?limit=1001", 400, "invalid_query"),
+        ("press-1/timeline?before=x", 400, "invalid_query"),
+    ] {
+        let answer = served.api.get(&format!("/api/v1/devices/{path}")).await;
+        assert_eq!((answer.status, answer.code().as_str()), (status, code), "{path}");
+    }
+
     let gone = served.api.send("DELETE", "/api/v1/devices/press-2", &[], b"").await;
     assert_eq!((gone.status, gone.json::<Value>()["tags"]["site"].as_str()), (200, Some("oslo")), "as it was");
     assert_eq!(served.api.send("DELETE", "/api/v1/devices/press-2", &[], b"").await.code(), "device_not_found");
+    let line: Value = served.api.get_json("/api/v1/devices/press-2/timeline?limit=1").await;
+    assert_eq!(line["items"][0]["what"], "forgotten", "who is gone still has a line");
+
+    // Young history stays, and what was done long enough ago goes.
+    let prune = async |body: Value| served.api.post("/api/v1/collections/prune", &body).await;
+    let kept: Value = prune(json!({ "older_than_seconds": 3600 })).await.json();
+    assert_eq!(kept, json!({ "attempts": 0, "device_events": 0, "more": false }));
+    let pruned: Value = prune(json!({ "older_than_seconds": 0 })).await.json();
+    assert!(pruned["device_events"].as_u64().is_some_and(|count| count > 2_500) && pruned["more"] == false, "{pruned}");
+    assert_eq!(
+        served.api.get("/api/v1/devices/press-2/timeline?limit=1").await.json::<Value>()["items"][0]["what"],
+        "ended",
+        "its task stays"
+    );
+    for (body, status, code) in [
+        (json!({}), 422, "invalid_body"),
+        (json!({ "older_than_seconds": 315_360_001 }), 422, "invalid_prune"),
+        (json!({ "older_than_seconds": 315_360_000 }), 200, ""),
+        (json!({ "older_than_seconds": 1, "collection": "col_01jd8k2m3n4p5q6r7s" }), 404, "collection_not_found"),
+        (json!({ "older_than_seconds": 1, "tasks": true }), 422, "invalid_body"),
+    ] {
+        let answer = prune(body.clone()).await;
+        assert_eq!(answer.status, status, "{body}");
+        assert!(status == 200 || answer.code() == code, "{body}: {}", answer.text());
+    }
     served.controller.stop().await;
 }
 
@@ -111,4 +169,45 @@ async fn the_registry_is_written_on_sqlite() {
 async fn the_registry_is_written_on_postgres() {
     let database = Postgres::create();
     written(&[("database.url", &database.url)]).await;
+}
+
+/// Four lists at a time: the fifth is refused, and welcome as soon as one of them has ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn imports_at_the_same_time_are_bounded() {
+    let served = Served::start(&[]).await.ready().await;
+    let mut slow = Vec::new();
+    for n in 0..4 {
+        let mut stream = TcpStream::connect(&served.api.authority).await.expect("the server listens");
+        let head = format!(
+            "POST /api/v1/devices/import HTTP/1.1\r\nhost: {}\r\ncontent-type: text/csv\r\ncontent-length: 1000\r\n\r\nid\nslow-{n}\n",
+            served.api.authority
+        );
+        stream.write_all(head.as_bytes()).await.expect("sent");
+        slow.push(stream);
+    }
+    let list = async || served.api.send("POST", "/api/v1/devices/import", &CSV, b"id\npress-1\n").await;
+    until("four lists to be under way", || async {
+        let answer = list().await;
+        answer.status == 429 && answer.code() == "too_many_imports"
+    })
+    .await;
+    drop(slow.pop());
+    until("one of them to have ended", || async { list().await.status == 200 }).await;
+    served.controller.stop().await;
+}
+
+/// The last row a list may have is read, and the one behind it is not. Rows that are refused count.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_ends_with_its_millionth_row() {
+    let served = Served::start(&[]).await.ready().await;
+    let mut list = "x\n".repeat(999_999);
+    list.push_str("{\"id\":\"last\"}\n");
+    let whole = import(&served, "", "application/x-ndjson", &list).await;
+    assert_eq!(counts(&whole), [1_000_000, 1, 0, 0, 999_999]);
+    assert_eq!(whole["refusals"].as_array().map(Vec::len), Some(100), "the first hundred are listed");
+    list.push_str("{\"id\":\"over\"}\n");
+    let cut = import(&served, "", "application/x-ndjson", &list).await;
+    assert_eq!(counts(&cut), [1_000_000, 0, 0, 1, 1_000_000], "one more is refused: what follows was not read");
+    assert_eq!(served.api.get("/api/v1/devices/over").await.code(), "device_not_found");
+    served.controller.stop().await;
 }

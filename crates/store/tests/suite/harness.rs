@@ -123,7 +123,7 @@ impl Database {
     pub(crate) async fn register(&self, devices: &[DeviceId]) {
         let entries: Vec<_> =
             devices.iter().map(|device| muster_store::DeviceEntry { device: device.clone(), tags: None, parent: None }).collect();
-        self.store.enter_devices(&entries, NOW).await.expect("registered");
+        self.store.enter_devices(&entries, "ada", NOW).await.expect("registered");
     }
 
     /// A collection over so many devices, all queued.

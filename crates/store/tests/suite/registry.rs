@@ -18,8 +18,8 @@ on_both! {
         let first = [entry(1, json!({"site": "oslo", "line": {"no": 4, "old": true}})), entry(0, json!({"site": "bergen"})), DeviceEntry { device: device(2), tags: None, parent: Some(Some(device(0))) }];
         assert_eq!(db.store.preview_devices(&first).await.expect("a look"), [Entered::New, Entered::Changed, Entered::New]);
         assert!(db.store.device(&device(1)).await.expect("a read").is_none(), "a preview writes nothing");
-        assert_eq!(db.store.enter_devices(&first, NOW).await.expect("entered"), [Entered::New, Entered::Changed, Entered::New]);
-        assert_eq!(db.store.enter_devices(&first, NOW).await.expect("entered"), vec![Entered::Unchanged; 3]);
+        assert_eq!(db.store.enter_devices(&first, "ada", NOW).await.expect("entered"), [Entered::New, Entered::Changed, Entered::New]);
+        assert_eq!(db.store.enter_devices(&first, "ada", NOW).await.expect("entered"), vec![Entered::Unchanged; 3]);
         let seen = async |n| db.store.device(&device(n)).await.expect("a read").expect("there");
         assert_eq!(seen(0).await.reported, json!({"os": "linux"}), "what the device says is its own");
         assert_eq!(seen(2).await.parent, Some(device(0)));
@@ -30,7 +30,7 @@ on_both! {
             DeviceEntry { device: device(2), tags: None, parent: Some(None) },
             entry(9, json!({"site": "x"})),
         ];
-        assert_eq!(db.store.change_devices(&patch, NOW).await.expect("changed"), [Entered::Changed, Entered::Changed, Entered::Unknown]);
+        assert_eq!(db.store.change_devices(&patch, "ada", NOW).await.expect("changed"), [Entered::Changed, Entered::Changed, Entered::Unknown]);
         assert_eq!(seen(1).await.tags, json!({"site": "oslo", "line": {"no": 5}, "ж'\"": "a'b\"c"}));
         assert_eq!(seen(2).await.parent, None);
         assert!(db.store.device(&device(9)).await.expect("a read").is_none());
@@ -42,12 +42,12 @@ on_both! {
     /// Each change fits and both together do not: it is the sum that is bounded.
     async fn tags_do_not_grow_without_end(db) {
         let half = "x".repeat(MAX_TAGS_BYTES / 2);
-        assert_eq!(db.store.enter_devices(&[entry(0, json!({"a": half}))], NOW).await.expect("entered"), [Entered::New]);
+        assert_eq!(db.store.enter_devices(&[entry(0, json!({"a": half}))], "ada", NOW).await.expect("entered"), [Entered::New]);
         let more = [entry(1, json!({"c": 1})), entry(0, json!({"b": half}))];
-        let refused = db.store.enter_all_devices(&more, NOW).await.expect("judged");
+        let refused = db.store.enter_all_devices(&more, "ada", NOW).await.expect("judged");
         assert!(matches!(refused[1], Entered::Refused(_)), "{refused:?}");
         assert!(db.store.device(&device(1)).await.expect("a read").is_none(), "all or none");
-        let entered = db.store.enter_devices(&more, NOW).await.expect("entered");
+        let entered = db.store.enter_devices(&more, "ada", NOW).await.expect("entered");
         assert_eq!((&entered[0], matches!(entered[1], Entered::Refused(_))), (&Entered::New, true));
     }
 
@@ -62,7 +62,7 @@ on_both! {
                         if n == 1 {
                             entries.reverse();
                         }
-                        store.enter_devices(&entries, NOW).await.expect("entered");
+                        store.enter_devices(&entries, "ada", NOW).await.expect("entered");
                     }
                 })
             })
@@ -77,7 +77,7 @@ on_both! {
 
     /// Answered pings say how long it took, unanswered ones count up, and presence stays what it was.
     async fn pings_are_measured_apart_from_presence(db) {
-        db.store.enter_devices(&[entry(0, json!({})), entry(1, json!({}))], NOW).await.expect("entered");
+        db.store.enter_devices(&[entry(0, json!({})), entry(1, json!({}))], "ada", NOW).await.expect("entered");
         let ping = async |to: TaskState, reason, after| {
             let collection = db.collection(2).await;
             let claimed = db.claim(collection, 2).await;
@@ -101,13 +101,13 @@ on_both! {
 
     /// Only who has nothing to do is forgotten.
     async fn a_device_is_forgotten_when_nothing_is_open(db) {
-        assert_eq!(db.store.forget_device(&device(0)).await.expect("asked"), Forgotten::Unknown);
-        db.store.enter_devices(&[entry(0, json!({}))], NOW).await.expect("entered");
+        assert_eq!(db.store.forget_device(&device(0), "ada", NOW).await.expect("asked"), Forgotten::Unknown);
+        db.store.enter_devices(&[entry(0, json!({}))], "ada", NOW).await.expect("entered");
         let collection = db.collection(1).await;
-        let busy = db.store.forget_device(&device(0)).await.expect("asked");
+        let busy = db.store.forget_device(&device(0), "ada", NOW).await.expect("asked");
         assert!(matches!(busy, Forgotten::Busy(task) if task.collection() == collection), "{busy:?}");
         db.store.cancel_collection(collection, muster_store::Cancel::All, "ada", NOW).await.expect("cancelled");
-        assert_eq!(db.store.forget_device(&device(0)).await.expect("asked"), Forgotten::Done);
+        assert_eq!(db.store.forget_device(&device(0), "ada", NOW).await.expect("asked"), Forgotten::Done);
         assert!(db.store.device(&device(0)).await.expect("a read").is_none());
         assert_eq!(db.store.device_tasks(&device(0), 10).await.expect("read").len(), 1, "what it did stays");
     }

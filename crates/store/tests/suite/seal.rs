@@ -6,7 +6,8 @@ use muster_wire::{AttemptId, DeviceId, Reason, TaskState};
 
 use crate::harness::*;
 
-fn seal(attempt: AttemptId, device: DeviceId, verdict: Verdict) -> Seal {
+/// A bundle of two objects.
+pub(crate) fn seal(attempt: AttemptId, device: DeviceId, verdict: Verdict) -> Seal {
     let reason = if verdict == Verdict::Complete { Reason::Collected } else { Reason::CollectedPartial };
     let missing =
         if verdict == Verdict::Partial { vec![Missing { what: "edgeHub".to_owned(), why: "no log".to_owned() }] } else { Vec::new() };

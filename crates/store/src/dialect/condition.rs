@@ -6,7 +6,7 @@
 
 use muster_domain::condition::{Comparison, Kind, Place};
 
-use crate::dialect::{Dialect, Tx};
+use super::{Dialect, Tx};
 use crate::error::StoreError;
 
 /// A value of a device, and how to ask about it.
