@@ -50,11 +50,6 @@ impl Fleets {
         fleets
     }
 
-    /// How many processes there are.
-    pub(crate) fn processes(&self) -> usize {
-        self.programs.len()
-    }
-
     /// All of its devices lose power.
     pub(crate) fn kill(&mut self) {
         for program in &mut self.programs {

@@ -13,7 +13,7 @@ use muster_tests::wait;
 use muster_wire::http::{AbortAction, AbortRule, CollectionState, Ramp, Rate};
 use muster_wire::method::Method;
 
-use crate::edges::Edges;
+use crate::edges::{DEVICES_PER_PROCESS, Edges};
 use crate::fleet::{Fleets, Group};
 use crate::{Findings, Plan};
 
@@ -34,7 +34,8 @@ pub(crate) async fn run(plan: &Plan) -> Result<Findings> {
     let group = |name, devices, faults| Group { name, devices, bundle_kb: plan.bundle_kb, faults, slow_ms: 0 };
     let away = plan.devices / 5;
     let here = Fleets::start(directory.path(), &edges, 0, &group("here", plan.devices - away, &faults));
-    let behind = here.processes();
+    // The last process of those that stay leaves room at its broker.
+    let behind = (plan.devices - away) / DEVICES_PER_PROCESS;
     let mut gone = Fleets::start(directory.path(), &edges, behind, &group("away", away, &[]));
     api.devices_online(plan.devices, Duration::from_secs(900)).await;
     gone.kill();
