@@ -68,6 +68,10 @@ impl Looker {
             Err(Unjudged::Landing(
                 error @ (LandingError::TooManyObjects { .. } | LandingError::ObjectTooLarge { .. } | LandingError::InboxTooLarge { .. }),
             )) => (Landed::default(), damaged(Reason::UploadTooLarge, &error.to_string())),
+            Err(Unjudged::Landing(LandingError::InboxNotFound { .. })) => {
+                self.vanished(work, row, attempt).await;
+                return;
+            }
             Err(error) => {
                 // Ours, not the device's: nothing moves, and the lease brings another try.
                 tracing::warn!(%attempt, error = &error as &dyn std::error::Error, "could not judge an upload; trying again later");
@@ -78,6 +82,17 @@ impl Looker {
         if self.finish(work, row, attempt, TaskState::Uploaded, landed, judgement).await {
             metrics::histogram!("muster_judge_seconds").record(began.elapsed().as_secs_f64());
             self.close(attempt).await;
+        }
+    }
+
+    /// The inbox is gone: closed by a controller that saw the attempt end otherwise. Where that one was right, this changes nothing.
+    async fn vanished(&self, work: &OpenWork, row: &OpenTask, attempt: AttemptId) {
+        let now = OffsetDateTime::now_utc();
+        let facts = facts(&self.options, work, attempt, TaskState::Uploaded, now);
+        let decision = event::decide(&facts, &Event::NothingFound { begun: false });
+        let base = Step { device: Some(row.device.clone()), ..step(attempt, now) };
+        if let Some((step, leaves_device)) = moved(&self.options, work, &facts, decision, base) {
+            self.applier.apply(step, leaves_device).await;
         }
     }
 

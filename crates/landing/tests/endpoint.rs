@@ -477,3 +477,20 @@ async fn what_lands_is_private() {
         }
     }
 }
+
+/// Two controllers on one directory: the device uploads through one, and the other, which looked before, looks again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_controller_took_in_is_seen() {
+    let rig = Rig::directory(Limits::default()).await;
+    let (attempt, grant) = rig.inbox().await;
+    let other = rig.beside(Limits::default()).await;
+    let through_the_other = other.open_inbox(attempt, rig::in_an_hour()).await.unwrap();
+    created(rig.put_block(&through_the_other, "later", "1", "x").await).await;
+    assert!(other.list_inbox(attempt).await.unwrap().objects.is_empty());
+    rig.put_ok(&grant, "bundle.zip", "a bundle").await;
+    let objects = other.list_inbox(attempt).await.unwrap().objects;
+    assert_eq!(objects.iter().map(|object| (object.name.clone(), object.size_bytes)).collect::<Vec<_>>(), [(name("bundle.zip"), 8)]);
+    assert_eq!(other.seal(attempt, &name("bundle.zip")).await.unwrap().size_bytes, 8);
+    rig.landing.close_inbox(attempt).await.unwrap();
+    assert!(matches!(other.list_inbox(attempt).await, Err(LandingError::InboxNotFound { .. })));
+}

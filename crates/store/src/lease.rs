@@ -75,17 +75,18 @@ impl Store {
         .await
     }
 
-    /// Ends all leases of this owner: it has just started, so whoever held them under its name is dead.
+    /// Ends all leases of this owner: it has just started, so whoever held them under its name is dead. An upload that came late has no owner,
+    /// and whoever judged it may be the one who died: judging it twice gives the same.
     ///
     /// # Errors
     /// The database's.
     pub async fn release_leases(&self, owner: &str) -> Result<u64, StoreError> {
         let sql = format!(
             "UPDATE task SET lease_until = 0 FROM collection c WHERE c.closed_at IS NULL AND task.id >= c.id AND task.id <= c.last_task \
-             AND task.owner = $1 AND task.state IN ({}, {}, {}) AND task.lease_until > 0",
+             AND task.lease_until > 0 AND (task.owner = $1 AND task.state IN ({}, {}, {uploaded}) OR task.owner IS NULL AND task.state = {uploaded})",
             TaskState::Dispatched.code(),
             TaskState::Accepted.code(),
-            TaskState::Uploaded.code()
+            uploaded = TaskState::Uploaded.code()
         );
         run("releasing leases", || async {
             let mut tx = self.begin().await?;

@@ -92,6 +92,27 @@ impl Index {
         self.staged.values().map(|staged| staged.blocks.len()).sum()
     }
 
+    /// Read what an inbox holds from disk; `None` when it is not open. Blocking.
+    pub(crate) fn load(paths: &InboxPaths, limits: &Limits) -> io::Result<Option<Self>> {
+        if !paths.objects.is_dir() {
+            return Ok(None);
+        }
+        let mut index = Self { staged: read_staged(&paths.staged, limits.max_uncommitted_blocks)?, ..Self::default() };
+        // One more than allowed is enough to know that there are too many.
+        for file in files_below(&paths.objects, limits.max_objects + 1)? {
+            let Ok(name) = ObjectName::from_device(&file.name) else {
+                index.refused_names += 1;
+                continue;
+            };
+            let append = read_append(&paths.staged, &NameKey::of(&name))?;
+            let size_bytes = append.map_or(file.size_bytes, |append| append.size_bytes.min(file.size_bytes));
+            index
+                .objects
+                .insert(name, Object { size_bytes, modified_at: file.modified_at, append_blocks: append.map(|append| append.blocks) });
+        }
+        Ok(Some(index))
+    }
+
     fn bytes(&self) -> u64 {
         self.objects.values().map(|object| object.size_bytes).sum::<u64>() + self.staged.values().map(Staged::bytes).sum::<u64>()
     }
@@ -113,22 +134,7 @@ pub(crate) struct Inbox {
 impl Inbox {
     /// Read an inbox from disk; `None` when it is not open. Blocking.
     pub(crate) fn load(paths: InboxPaths, limits: &Limits) -> io::Result<Option<Self>> {
-        if !paths.objects.is_dir() {
-            return Ok(None);
-        }
-        let mut index = Index { staged: read_staged(&paths.staged, limits.max_uncommitted_blocks)?, ..Index::default() };
-        // One more than allowed is enough to know that there are too many.
-        for file in files_below(&paths.objects, limits.max_objects + 1)? {
-            let Ok(name) = ObjectName::from_device(&file.name) else {
-                index.refused_names += 1;
-                continue;
-            };
-            let append = read_append(&paths.staged, &NameKey::of(&name))?;
-            let size_bytes = append.map_or(file.size_bytes, |append| append.size_bytes.min(file.size_bytes));
-            index
-                .objects
-                .insert(name, Object { size_bytes, modified_at: file.modified_at, append_blocks: append.map(|append| append.blocks) });
-        }
+        let Some(index) = Index::load(&paths, limits)? else { return Ok(None) };
         let used_bytes = AtomicU64::new(index.bytes());
         let (uploads, lists) = (Arc::new(Semaphore::new(limits.max_uploads_per_inbox)), Arc::new(Semaphore::new(1)));
         Ok(Some(Self { paths, uploads, lists, index: Arc::new(Mutex::new(index)), used_bytes, max_bytes: limits.max_inbox_bytes }))

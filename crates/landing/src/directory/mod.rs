@@ -25,10 +25,10 @@ use std::time::{Duration, SystemTime};
 use muster_wire::AttemptId;
 use secrecy::{ExposeSecret as _, SecretString};
 use time::OffsetDateTime;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedMutexGuard, Semaphore};
 use url::Url;
 
-pub(crate) use inbox::{Append, Inbox, InboxPaths, NameKey, Object, Reservation, Staged};
+pub(crate) use inbox::{Append, Inbox, InboxPaths, Index, NameKey, Object, Reservation, Staged};
 use temp::TempFile;
 
 use crate::error::LandingError;
@@ -134,11 +134,8 @@ impl DirectoryLanding {
     }
 
     pub(crate) async fn list_inbox(&self, attempt: AttemptId) -> Result<InboxListing, LandingError> {
-        let inbox = self.shared.existing_inbox(attempt).await?;
-        let index = inbox.index().await;
-        if index.closed {
-            return Err(LandingError::InboxNotFound { attempt });
-        }
+        let _held = self.shared.hold(attempt).await;
+        let index = self.shared.index_on_disk(attempt).await?;
         let limit = self.shared.limits.max_objects;
         if index.objects.len() + index.refused_names > limit {
             return Err(LandingError::TooManyObjects { attempt, limit });
@@ -244,10 +241,22 @@ impl Shared {
         Ok(Some(inbox))
     }
 
-    async fn existing_inbox(&self, attempt: AttemptId) -> Result<Arc<Inbox>, LandingError> {
-        let objects = self.paths(attempt).objects;
-        let inbox = self.inbox(attempt).await.map_err(LandingError::io("read", &objects))?;
-        inbox.ok_or(LandingError::InboxNotFound { attempt })
+    /// Uploads that come through this process change nothing in the inbox while this is held.
+    pub(crate) async fn hold(&self, attempt: AttemptId) -> Option<OwnedMutexGuard<Index>> {
+        let known = self.remembered().get(&attempt).cloned();
+        match known {
+            Some(inbox) => Some(inbox.index().await),
+            None => None,
+        }
+    }
+
+    /// What is in an inbox, read from the disk: another controller on the same directory may take its uploads, and what is remembered here
+    /// knows nothing of them.
+    pub(crate) async fn index_on_disk(&self, attempt: AttemptId) -> Result<Index, LandingError> {
+        let (paths, limits) = (self.paths(attempt), self.limits);
+        let objects = paths.objects.clone();
+        let index = spawn(move || Index::load(&paths, &limits)).await.map_err(LandingError::io("read", &objects))?;
+        index.ok_or(LandingError::InboxNotFound { attempt })
     }
 
     pub(crate) fn forget(&self, attempt: AttemptId) {

@@ -23,17 +23,14 @@ use crate::reader::SealedReader;
 
 impl DirectoryLanding {
     pub(crate) async fn seal(&self, attempt: AttemptId, name: &ObjectName) -> Result<SealedObject, LandingError> {
-        let inbox = self.shared.existing_inbox(attempt).await?;
-        let index = inbox.index().await;
-        if index.closed {
-            return Err(LandingError::InboxNotFound { attempt });
-        }
+        let held = self.shared.hold(attempt).await;
+        let index = self.shared.index_on_disk(attempt).await?;
         let object = index.objects.get(name).cloned().ok_or_else(|| LandingError::ObjectNotFound { attempt, name: name.clone() })?;
         let limit_bytes = self.shared.limits.max_object_bytes;
         if object.size_bytes > limit_bytes {
             return Err(LandingError::ObjectTooLarge { attempt, name: name.clone(), limit_bytes });
         }
-        let (from, to, temporary) = (inbox.object_path(name), self.shared.sealed(attempt), self.shared.temporary());
+        let (from, to, temporary) = (name.below(&self.shared.paths(attempt).objects), self.shared.sealed(attempt), self.shared.temporary());
         let (name, fsync) = (name.clone(), self.shared.fsync);
         blocking(move || {
             // An append object grows behind its end, so it gets a file of its own; all others never change again.
@@ -43,7 +40,7 @@ impl DirectoryLanding {
             };
             let (temp, digest, size_bytes) = match linked {
                 Some(mut linked) => {
-                    drop(index);
+                    drop(held);
                     let mut hash = Sha256::new();
                     let read = temp::pour(linked.file(), |bytes| {
                         hash.update(bytes);
@@ -54,7 +51,7 @@ impl DirectoryLanding {
                 }
                 None => {
                     let source = File::open(&from).map_err(LandingError::io("open", &from))?;
-                    drop(index);
+                    drop(held);
                     let mut copy = temporary_file(&temporary)?;
                     let mut hash = Sha256::new();
                     let size_bytes = temp::pour(&mut source.take(object.size_bytes), |bytes| {

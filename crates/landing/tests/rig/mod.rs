@@ -62,6 +62,11 @@ impl Rig {
         Self { landing: Landing::Directory(landing), ..self }
     }
 
+    /// Another process on the same directory, while this one goes on.
+    pub(crate) async fn beside(&self, limits: Limits) -> Landing {
+        Landing::Directory(serve_directory(self.root.as_ref().expect("a directory"), limits).await)
+    }
+
     pub(crate) fn is_directory(&self) -> bool {
         self.root.is_some()
     }
