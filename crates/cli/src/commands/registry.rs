@@ -75,7 +75,7 @@ pub(crate) struct TagArgs {
     /// More devices from a file, one id per line, # for comments; - reads standard input
     #[arg(long, value_name = "FILE")]
     devices: Option<PathBuf>,
-    /// Take every value as text; otherwise what is JSON (4, true, [1,2]) is taken as that
+    /// Take every value as text; otherwise what is JSON (4, true, "x") is taken as that
     #[arg(long)]
     string: bool,
     /// Name the gateway they are behind

@@ -1,6 +1,8 @@
 //! The registry over HTTP: lists, tags, forgetting, and what a ping leaves behind.
 
 use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
@@ -106,7 +108,10 @@ async fn written(flags: &[(&str, &str)]) {
     for what in ["asked", "sent", "ended", "online", "tagged", "moved", "imported", "first_seen"] {
         assert!(words.contains(&what), "{what}: {words:?}");
     }
-    assert!(all.is_sorted_by(|a, b| a["at"].as_str() >= b["at"].as_str()), "newest first: {line}");
+    // As times: as texts, .02Z comes after .024Z.
+    let times: Vec<OffsetDateTime> =
+        all.iter().map(|entry| OffsetDateTime::parse(entry["at"].as_str().expect("a text"), &Rfc3339).expect("a time")).collect();
+    assert!(times.is_sorted_by(|a, b| a >= b), "newest first: {line}");
     let asked = all.iter().find(|entry| entry["what"] == "asked").expect("asked");
     assert_eq!((asked["detail"].as_str(), asked["who"].is_string(), &asked["collection"]), (Some("ping"), true, &pinged["id"]), "{asked}");
     let (mut paged, mut after) = (Vec::new(), String::new());
