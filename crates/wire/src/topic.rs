@@ -14,6 +14,7 @@ use std::str::FromStr;
 use uuid::Uuid;
 
 use crate::DeviceId;
+use crate::method::name::Method;
 
 /// Longest topic, in bytes: Azure Event Grid and AWS IoT Core allow no more.
 pub const MAX_TOPIC_BYTES: usize = 256;
@@ -196,6 +197,12 @@ impl Filters<'_> {
     /// All requests to one device, MQTT 5 form.
     pub fn requests_to(&self, device: &DeviceId) -> String {
         format!("{}/d/{device}/cmd/#", self.0)
+    }
+
+    /// The same, a filter for each method. A broker may compare each message with every wildcard it holds, and one per device then makes
+    /// a message as dear as the fleet is large.
+    pub fn requests_by_method(&self, device: &DeviceId) -> Vec<String> {
+        Method::ALL.iter().map(|method| format!("{}/d/{device}/cmd/{method}", self.0)).collect()
     }
 
     /// Answers of all devices to one caller.
