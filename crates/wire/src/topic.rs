@@ -220,6 +220,11 @@ impl Filters<'_> {
         format!("{}/d/+/task", self.0)
     }
 
+    /// Alerts of all devices.
+    pub fn alerts(&self) -> String {
+        format!("{}/d/+/alert", self.0)
+    }
+
     /// Presence of all devices.
     pub fn states(&self) -> String {
         format!("{}/d/+/state", self.0)

@@ -22,15 +22,20 @@ pub(crate) struct Plan {
     pub(crate) in_flight: u32,
     pub(crate) requests: usize,
     pub(crate) bundle_kb: usize,
+    /// Brokers between the devices and the core, beside those that so many devices need.
+    pub(crate) edges: usize,
 }
 
 const USAGE: &str = "\
-Usage: muster-soak RUN [--devices N] [--seconds S] [--rate N] [--in-flight N] [--requests N] [--bundle-kb N]
+Usage: muster-soak RUN [--devices N] [--seconds S] [--rate N] [--in-flight N] [--requests N] [--bundle-kb N] [--edges N]
 
 Runs:
   controllers  three controllers, one killed every 10 s, the broker restarted twice; limits measured at the devices
   priority     one-device requests while a large collection runs, beside the same on an idle system
   large        a large collection: 20 % offline at the start, 5 % faulty, ramp, window, abort rule; counters at every sample
+
+More than 12,500 devices are spread over brokers of their own, for a process may have only so many open files; --edges N has at least N of
+them. Their messages go to and from the broker of the controllers.
 
 Examples:
   muster-soak controllers --devices 2400 --seconds 120 --rate 1200 --in-flight 60
@@ -42,7 +47,7 @@ impl Plan {
         let mut arguments = std::env::args().skip(1);
         let run = arguments.next().unwrap_or_default();
         let mut plan =
-            Self { run, devices: 2400, span: Duration::from_secs(120), rate: 1200.0, in_flight: 60, requests: 300, bundle_kb: 4 };
+            Self { run, devices: 2400, span: Duration::from_secs(120), rate: 1200.0, in_flight: 60, requests: 300, bundle_kb: 4, edges: 0 };
         while let Some(argument) = arguments.next() {
             let number = arguments.next().and_then(|n| n.parse::<usize>().ok()).unwrap_or_else(|| usage(&argument));
             match argument.as_str() {
@@ -52,6 +57,7 @@ impl Plan {
                 "--in-flight" => plan.in_flight = u32::try_from(number).unwrap_or(u32::MAX).max(1),
                 "--requests" => plan.requests = number.max(1),
                 "--bundle-kb" => plan.bundle_kb = number,
+                "--edges" => plan.edges = number,
                 _ => usage(&argument),
             }
         }
