@@ -1,5 +1,6 @@
 //! Three controllers, one killed every ten seconds, the broker restarted twice.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -20,15 +21,14 @@ const KILL_EVERY: Duration = Duration::from_secs(10);
 /// Spans the rate is held against.
 const SPANS: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(60)];
 
-pub(crate) async fn run(plan: &Plan) -> Result<Findings> {
-    let directory = tempfile::tempdir()?;
-    let mut broker = Mosquitto::start(directory.path(), Tuning::Ours).await;
+pub(crate) async fn run(plan: &Plan, directory: &Path) -> Result<Findings> {
+    let mut broker = Mosquitto::start(directory, Tuning::Ours).await;
     let database = Database::create().await;
     let settings = [("dispatch.look_first", "5s"), ("telemetry.log", "warn")];
-    let mut controllers = Controllers::start(3, directory.path(), &broker.url(), &database.url, &settings).await;
+    let mut controllers = Controllers::start(3, directory, &broker.url(), &database.url, &settings).await;
     let group = Group { name: "soak", devices: plan.devices, bundle_kb: plan.bundle_kb, faults: &["slow=100%"], slow_ms: 800 };
-    let mut edges = Edges::start(directory.path(), broker.port, plan.devices, plan.edges).await;
-    let fleets = Fleets::start(directory.path(), &mut edges, &group).await;
+    let mut edges = Edges::start(directory, broker.port, plan.devices, plan.edges).await;
+    let fleets = Fleets::start(directory, &mut edges, &group).await;
     fleet::until(controllers.api(0), "online", plan.devices, Duration::from_secs(300)).await;
     let mut new = muster_tests::api::bundles_from_all(120, 5);
     new.options.in_flight = Some(plan.in_flight);

@@ -1,9 +1,10 @@
 //! A large collection: a fifth of the devices offline at the start and back during the run, one in twenty faulty, with a ramp, a window and
 //! an abort rule.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use muster_tests::api::bundles_from_all;
 use muster_tests::broker::{Mosquitto, Tuning};
 use muster_tests::controllers::Controllers;
@@ -22,19 +23,18 @@ const AWAY_SHARE: u32 = 4;
 /// How long a scan may take to come round.
 const SCAN: Duration = Duration::from_secs(5);
 
-pub(crate) async fn run(plan: &Plan) -> Result<Findings> {
-    let directory = tempfile::tempdir()?;
-    let broker = Mosquitto::start(directory.path(), Tuning::Shipped).await;
-    let mut edges = Edges::start(directory.path(), broker.port, plan.devices, plan.edges).await;
+pub(crate) async fn run(plan: &Plan, directory: &Path) -> Result<Findings> {
+    let broker = Mosquitto::start(directory, Tuning::Shipped).await;
+    let mut edges = Edges::start(directory, broker.port, plan.devices, plan.edges).await;
     let database = Database::create().await;
     let settings = [("dispatch.look_first", "10s"), ("dispatch.backoff_first", "5s"), ("telemetry.log", "warn")];
-    let controllers = Controllers::start(2, directory.path(), &broker.url(), &database.url, &settings).await;
+    let controllers = Controllers::start(2, directory, &broker.url(), &database.url, &settings).await;
     let api = controllers.api(0);
     let faults = ["liar=2%", "deaf=2%", "truncated_zip=2.25%"];
     let group = |name, devices, faults| Group { name, devices, bundle_kb: plan.bundle_kb, faults, slow_ms: 0 };
     let away = plan.devices / 5;
-    let here = Fleets::start(directory.path(), &mut edges, &group("here", plan.devices - away, &faults)).await;
-    let mut gone = Fleets::start(directory.path(), &mut edges, &group("away", away, &[])).await;
+    let here = Fleets::start(directory, &mut edges, &group("here", plan.devices - away, &faults)).await;
+    let mut gone = Fleets::start(directory, &mut edges, &group("away", away, &[])).await;
     fleet::until(api, "online", plan.devices, Duration::from_secs(900)).await;
     gone.kill();
     fleet::until(api, "offline", away, Duration::from_secs(300)).await;
@@ -67,6 +67,7 @@ pub(crate) async fn run(plan: &Plan) -> Result<Findings> {
             back = true;
             eprintln!("{:>4} s: the devices that were offline come back", began.elapsed().as_secs());
         }
+        ensure!(began.elapsed() < plan.span + Duration::from_secs(180), "the controllers do not answer");
         tokio::time::sleep(Duration::from_millis(500)).await;
     };
     let took = began.elapsed();

@@ -1,5 +1,6 @@
 //! One-device requests while a large collection runs, beside the same on an idle system.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -19,17 +20,16 @@ const LOOK_EVERY: Duration = Duration::from_millis(4);
 /// Devices that are asked one at a time; apart from the many, or they would be busy.
 const SINGLES: usize = 20;
 
-pub(crate) async fn run(plan: &Plan) -> Result<Findings> {
-    let directory = tempfile::tempdir()?;
-    let broker = Mosquitto::start(directory.path(), Tuning::Shipped).await;
-    let mut edges = Edges::start(directory.path(), broker.port, plan.devices, plan.edges).await;
+pub(crate) async fn run(plan: &Plan, directory: &Path) -> Result<Findings> {
+    let broker = Mosquitto::start(directory, Tuning::Shipped).await;
+    let mut edges = Edges::start(directory, broker.port, plan.devices, plan.edges).await;
     let database = Database::create().await;
-    let controllers = Controllers::start(1, directory.path(), &broker.url(), &database.url, &[("telemetry.log", "warn")]).await;
+    let controllers = Controllers::start(1, directory, &broker.url(), &database.url, &[("telemetry.log", "warn")]).await;
     let api = controllers.api(0);
     let many = Group { name: "many", devices: plan.devices, bundle_kb: plan.bundle_kb, faults: &[], slow_ms: 0 };
-    let many = Fleets::start(directory.path(), &mut edges, &many).await;
+    let many = Fleets::start(directory, &mut edges, &many).await;
     let single = Group { name: "single", devices: SINGLES, bundle_kb: plan.bundle_kb, faults: &[], slow_ms: 0 };
-    let single = Fleets::start(directory.path(), &mut edges, &single).await;
+    let single = Fleets::start(directory, &mut edges, &single).await;
     fleet::until(api, "online", plan.devices + SINGLES, Duration::from_secs(600)).await;
 
     let mut findings = Findings::default();
