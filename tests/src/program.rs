@@ -66,7 +66,7 @@ impl Program {
     }
 
     /// SIGTERM, and waits for the end; returns the exit code.
-    pub async fn stop(mut self) -> Option<i32> {
+    pub async fn stop(&mut self) -> Option<i32> {
         self.signal(Signal::SIGTERM);
         for _ in 0..400 {
             if let Ok(Some(status)) = self.child.try_wait() {
