@@ -18,7 +18,7 @@ on_both! {
         {
             db.force(collection.task(n as u32), state).await;
         }
-        assert_eq!(db.store.expire(collection, NOW + 60 * MINUTE).await.expect("expired"), 4);
+        assert_eq!(db.store.expire(&[collection], NOW + 60 * MINUTE).await.expect("expired"), 4);
         let reason = async |n: u32| {
             let task = db.store.task(collection.task(n)).await.expect("a read").expect("there").task;
             (task.state, task.reason)
@@ -29,7 +29,7 @@ on_both! {
         assert_eq!(reason(3).await, (TaskState::Expired, Some(Reason::DeadlinePassed)));
         assert_eq!(reason(4).await.0, TaskState::Uploaded, "left to be judged");
         assert_eq!(db.state(other.task(0)).await, TaskState::Queued, "nobody else's");
-        assert_eq!(db.store.expire(collection, NOW + 60 * MINUTE).await.expect("again"), 0);
+        assert_eq!(db.store.expire(&[collection], NOW + 60 * MINUTE).await.expect("again"), 0);
     }
 
     /// Cancelled is cancelled: nothing can be claimed, answered or sealed afterwards.
@@ -84,7 +84,7 @@ on_both! {
             ])
             .await
             .expect("applied");
-        db.store.expire(new.id, NOW).await.expect("expired");
+        db.store.expire(&[new.id], NOW).await.expect("expired");
         db.store.close_finished(NOW).await.expect("closed");
 
         let rerun = |reasons: &'static [Reason]| Rerun { collection: new.id, who: "bob", reasons, expires_at: NOW + 120 * MINUTE, limits: RerunLimits::default(), now: NOW + MINUTE };

@@ -7,6 +7,7 @@ mod edges;
 mod fleet;
 mod large;
 mod priority;
+mod small;
 
 use std::time::Duration;
 
@@ -21,20 +22,24 @@ pub(crate) struct Plan {
     pub(crate) rate: f64,
     pub(crate) in_flight: u32,
     pub(crate) requests: usize,
+    pub(crate) collections: usize,
     pub(crate) bundle_kb: usize,
 }
 
 const USAGE: &str = "\
-Usage: muster-soak RUN [--devices N] [--seconds S] [--rate N] [--in-flight N] [--requests N] [--bundle-kb N]
+Usage: muster-soak RUN [--devices N] [--seconds S] [--rate N] [--in-flight N] [--requests N]
+                       [--collections N] [--bundle-kb N]
 
 Runs:
   controllers  three controllers, one killed every 10 s, the broker restarted twice; limits measured at the devices
   priority     one-device requests while a large collection runs, beside the same on an idle system
+  small        tens of thousands of collections of one device, all at once, and a stream of them beside many that wait
   large        a large collection: 20 % offline at the start, 5 % faulty, ramp, window, abort rule; counters at every sample
 
 Examples:
   muster-soak controllers --devices 2400 --seconds 120 --rate 1200 --in-flight 60
   muster-soak priority --devices 50000 --requests 300
+  muster-soak small --devices 2000 --collections 35000 --seconds 20 --rate 1000
   muster-soak large --devices 50000 --in-flight 2000 --seconds 1800";
 
 impl Plan {
@@ -42,7 +47,7 @@ impl Plan {
         let mut arguments = std::env::args().skip(1);
         let run = arguments.next().unwrap_or_default();
         let mut plan =
-            Self { run, devices: 2400, span: Duration::from_secs(120), rate: 1200.0, in_flight: 60, requests: 300, bundle_kb: 4 };
+            Self { run, devices: 2400, span: Duration::from_secs(120), rate: 1200.0, in_flight: 60, requests: 300, collections: 35_000, bundle_kb: 4 };
         while let Some(argument) = arguments.next() {
             let number = arguments.next().and_then(|n| n.parse::<usize>().ok()).unwrap_or_else(|| usage(&argument));
             match argument.as_str() {
@@ -51,6 +56,7 @@ impl Plan {
                 "--rate" => plan.rate = number.max(1) as f64,
                 "--in-flight" => plan.in_flight = u32::try_from(number).unwrap_or(u32::MAX).max(1),
                 "--requests" => plan.requests = number.max(1),
+                "--collections" => plan.collections = number.max(1),
                 "--bundle-kb" => plan.bundle_kb = number,
                 _ => usage(&argument),
             }
@@ -97,6 +103,7 @@ async fn main() -> Result<()> {
     let findings = match plan.run.as_str() {
         "controllers" => controllers::run(&plan).await?,
         "priority" => priority::run(&plan).await?,
+        "small" => small::run(&plan).await?,
         "large" => large::run(&plan).await?,
         "--help" | "-h" => {
             println!("{USAGE}");
