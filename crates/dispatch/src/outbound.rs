@@ -98,8 +98,8 @@ struct Swept {
     wait: Duration,
 }
 
-/// Collections that are claimed from together: the oldest, with as many behind it as certainly fit into the room. One with limits of its own
-/// goes alone, and so does one that has more tasks than there is room.
+/// Collections that are claimed from together: the oldest, with as many behind it as have no more tasks than one batch. One with limits of its
+/// own goes alone, and so does one that has more tasks by itself.
 #[derive(Debug, Default)]
 struct Group {
     members: Vec<(Arc<OpenWork>, Option<TaskId>)>,
@@ -108,10 +108,10 @@ struct Group {
 
 impl Group {
     /// False when it does not fit.
-    fn push(&mut self, work: Arc<OpenWork>, after: Option<TaskId>, room: u32) -> bool {
+    fn push(&mut self, work: Arc<OpenWork>, after: Option<TaskId>, batch: u32) -> bool {
         let tasks = work.row.targeted.max(1);
         if !self.members.is_empty()
-            && (work.limits.is_some() || self.tasks + tasks > u64::from(room) || self.members.len() >= MAX_CLAIM_COLLECTIONS)
+            && (work.limits.is_some() || self.tasks + tasks > u64::from(batch) || self.members.len() >= MAX_CLAIM_COLLECTIONS)
         {
             return false;
         }
@@ -168,7 +168,7 @@ impl Outbound {
         while let Some(walk) = sweeps.walk.as_mut().filter(|_| has_room && began.elapsed() < self.options.flush_every) {
             let room = self.room();
             has_room = room.size > 0;
-            let group = if has_room { self.next_of_walk(&sweeps.pending, &mut walk.behind, room.size) } else { Group::default() };
+            let group = if has_room { self.next_of_walk(&sweeps.pending, &mut walk.behind) } else { Group::default() };
             if group.members.is_empty() {
                 self.window.fill(room, []);
                 if has_room {
@@ -225,7 +225,7 @@ impl Outbound {
     }
 
     /// The next ones of a walk, behind `behind`, which moves on.
-    fn next_of_walk(&self, pending: &BTreeMap<CollectionId, Pending>, behind: &mut Option<CollectionId>, room: u32) -> Group {
+    fn next_of_walk(&self, pending: &BTreeMap<CollectionId, Pending>, behind: &mut Option<CollectionId>) -> Group {
         let mut group = Group::default();
         loop {
             let page = self.works.behind(*behind, MAX_CLAIM_COLLECTIONS);
@@ -234,7 +234,7 @@ impl Outbound {
             }
             for work in page {
                 let id = work.id;
-                if !pending.contains_key(&id) && self.may_claim(&work) && !group.push(work, None, room) {
+                if !pending.contains_key(&id) && self.may_claim(&work) && !group.push(work, None, self.options.claim_batch) {
                     return group;
                 }
                 *behind = Some(id);
@@ -273,16 +273,21 @@ impl Outbound {
                 return took;
             }
         };
-        let found = batch.tasks.len() as u64 + u64::from(batch.busy);
         // A limit can change, a device can answer: asked again at every scan at least.
         let held_until = wait.map(|wait| Instant::now() + wait.min(self.options.scan_every));
-        for (work, _) in &group.members {
-            // Of several, all were looked at unless they have grown meanwhile: only then does the room not hold all of them.
-            let after = batch.scanned_to.filter(|_| group.members.len() == 1);
-            match batch.scanned_to.is_some() && (group.members.len() == 1 || found > group.tasks) || held_until.is_some() {
-                true => drop(pending.insert(work.id, Pending { after, held_until })),
+        // Where the room was filled by the last task of all, nothing is left.
+        let found = batch.tasks.len() as u64 + u64::from(batch.busy);
+        let filled_at = batch.scanned_to.filter(|_| found < group.tasks);
+        for (work, after) in &group.members {
+            let next = match filled_at {
+                Some(task) if work.id == task.collection() => Some(Pending { after: Some(task), held_until }),
+                Some(task) if work.id > task.collection() => Some(Pending { after: *after, held_until }),
+                _ => held_until.map(|_| Pending { after: None, held_until }),
+            };
+            match next {
+                Some(next) => drop(pending.insert(work.id, next)),
                 // The sweep reached the end; the next walk begins at the start.
-                false => drop(pending.remove(&work.id)),
+                None => drop(pending.remove(&work.id)),
             }
         }
         self.window.fill(room, batch.tasks.iter().map(|task| task.attempt.task().collection()));
@@ -381,5 +386,42 @@ impl Outbound {
     async fn ended(&self, work: &OpenWork, step: Step) {
         let step = Box::new(Step { releases_slot: work.one_per_device(), ..step });
         self.applier.send(Change::Step { step, leaves_device: true, then: Then::Nothing }).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::work::tests::{collection, store};
+
+    /// The small ones go together as far as they fit for certain; a large one and one with limits go alone, and nobody is passed over.
+    #[tokio::test]
+    async fn small_collections_are_grouped_in_their_order() {
+        let directory = tempfile::tempdir().expect("a private directory");
+        let store = store(&directory).await;
+        let sizes = [(1, None), (2, None), (8, None), (1, None), (1, Some(3)), (1, None), (0, None), (9, None), (10, None), (11, None)];
+        let mut ids = Vec::new();
+        for (devices, in_flight) in sizes {
+            ids.push(collection(&store, devices, in_flight).await);
+            // Ids of one millisecond have no order.
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let works = OpenWorks::default();
+        works.refresh(&store, &Wake::default()).await.expect("read");
+        let groups = |room| {
+            let mut groups = vec![Group::default()];
+            for work in works.all() {
+                if !groups.last_mut().expect("one").push(work.clone(), None, room) {
+                    let mut next = Group::default();
+                    assert!(next.push(work, None, room), "the first one always fits");
+                    groups.push(next);
+                }
+            }
+            groups.iter().map(|group| group.members.iter().map(|(work, _)| work.row.targeted).collect()).collect::<Vec<Vec<u64>>>()
+        };
+        assert_eq!(groups(10), [vec![1, 2], vec![8, 1], vec![1], vec![1, 0], vec![9], vec![10], vec![11]]);
+        assert_eq!(groups(100), [vec![1, 2, 8, 1], vec![1], vec![1, 0, 9, 10, 11]]);
+        assert_eq!(groups(1).len(), sizes.len());
+        store.close().await;
     }
 }

@@ -289,3 +289,101 @@ impl OpenWorks {
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use muster_store::{NewCollection, NewTask, StoreOptions};
+    use muster_wire::http::Rollout;
+
+    use super::*;
+
+    pub(crate) async fn store(directory: &tempfile::TempDir) -> Store {
+        let options = StoreOptions::new(format!("sqlite://{}", directory.path().join("muster.db").display()));
+        let store = Store::connect(&options).await.expect("made");
+        store.migrate().await.expect("migrated");
+        store
+    }
+
+    /// A ping of so many devices.
+    pub(crate) async fn collection(store: &Store, devices: usize, in_flight: Option<u32>) -> CollectionId {
+        let now = OffsetDateTime::now_utc();
+        let device = |n: usize| format!("press-{n:05}").parse().expect("an id");
+        let new = NewCollection {
+            id: CollectionId::new(),
+            request: CollectionRequest::Ping {},
+            target: TargetView::Devices,
+            reason: None,
+            case: None,
+            created_by: "ada".to_owned(),
+            created_at: now,
+            expires_at: now + Duration::from_secs(3600),
+            attempt_timeout: Duration::from_secs(60),
+            max_attempts: 3,
+            in_flight,
+            priority: Priority::Normal,
+            rollout: Rollout::default(),
+            retry: None,
+            window: None,
+            standing: false,
+            steps: Vec::new(),
+            step_of: None,
+            when_matches: None,
+            paused: None,
+            idempotency: None,
+            tasks: (0..devices).map(|n| NewTask { device: device(n), skip: None }).collect(),
+        };
+        store.create_collection(&new).await.expect("a collection");
+        new.id
+    }
+
+    /// However many are open: what has not changed is not read again, and what was told of is read alone.
+    #[tokio::test]
+    async fn only_what_is_new_or_changed_is_read() {
+        let directory = tempfile::tempdir().expect("a private directory");
+        let store = store(&directory).await;
+        let (works, wake) = (OpenWorks::default(), Wake::default());
+        let mut ids = Vec::new();
+        for _ in 0..READ_PAGE + 3 {
+            ids.push(collection(&store, 1, None).await);
+        }
+        ids.sort_unstable();
+        works.refresh(&store, &wake).await.expect("read");
+        assert_eq!(works.all().iter().map(|work| work.id).collect::<Vec<_>>(), ids);
+        assert_eq!(works.fresh(Priority::Normal).into_iter().collect::<Vec<_>>(), ids);
+        assert!(works.fresh(Priority::High).is_empty());
+        assert_eq!(works.behind(Some(ids[1]), 2).iter().map(|work| work.id).collect::<Vec<_>>(), ids[2..4]);
+
+        let before = works.all();
+        let now = OffsetDateTime::now_utc();
+        store.pause(ids[7], "ada", "wait", now).await.expect("paused");
+        works.refresh(&store, &wake).await.expect("read");
+        let read_anew = before.iter().zip(works.all()).filter(|(before, after)| !Arc::ptr_eq(before, after)).map(|(_, after)| after);
+        let read_anew: Vec<_> = read_anew.collect();
+        assert_eq!((read_anew.len(), read_anew[0].id, read_anew[0].may_send()), (1, ids[7], false));
+        assert_eq!(works.fresh(Priority::Normal).into_iter().collect::<Vec<_>>(), [ids[7]]);
+
+        // Told of: one that is new, one that goes on, one that ended.
+        let new = collection(&store, 1, None).await;
+        let untold = collection(&store, 1, None).await;
+        store.resume(ids[7], "ada", now).await.expect("resumed");
+        store.cancel_collection(ids[0], muster_store::Cancel::All, "ada", now).await.expect("cancelled");
+        assert_eq!(store.close_finished(now).await.expect("closed"), [ids[0]]);
+        works.tell([new, ids[7], ids[0]]);
+        works.read_told(&store, &wake).await.expect("read");
+        assert!(works.get(new).is_some() && works.get(untold).is_none() && works.get(ids[0]).is_none());
+        assert!(works.get(ids[7]).is_some_and(|work| work.may_send()));
+        works.remove(&[ids[1]]).await;
+        assert!(works.get(ids[1]).is_none());
+        works.refresh(&store, &wake).await.expect("read");
+        assert!(works.get(untold).is_some() && works.get(ids[1]).is_some(), "the database is the truth");
+        assert_eq!(works.all().len(), ids.len() + 1);
+        store.close().await;
+    }
+
+    #[test]
+    fn what_is_told_is_bounded() {
+        let works = OpenWorks::default();
+        works.tell(std::iter::repeat_with(CollectionId::new).take(MAX_TOLD + 10));
+        assert_eq!(locked(&works.told).len(), MAX_TOLD);
+    }
+}

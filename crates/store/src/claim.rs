@@ -48,7 +48,7 @@ pub struct ClaimBatch {
     pub tasks: Vec<ClaimedTask>,
     /// Tasks left queued because their device is at work on another bundle.
     pub busy: u32,
-    /// Everything up to here was looked at; `None` when the end of the collection was reached, of all collections if there are several.
+    /// Everything up to here was looked at; `None` when the end of the collection, of several the end of the last one, was reached.
     pub scanned_to: Option<TaskId>,
 }
 
@@ -81,8 +81,7 @@ impl Store {
         self.claim_each(std::slice::from_ref(request), request.limit).await
     }
 
-    /// The same for several collections at once, of one owner and at one time; at most `limit` tasks of all of them together. Where the limit
-    /// cuts, it is not said which collections came first: ask for no more collections than have room.
+    /// The same for several collections at once, of one owner and at one time, the oldest first; at most `limit` tasks of all of them together.
     ///
     /// # Errors
     /// [`StoreError::Misuse`] for more than [`MAX_CLAIM_COLLECTIONS`]; otherwise the database's, and then nothing was claimed.
@@ -153,7 +152,8 @@ async fn candidates<'a>(
         .ids("high", ranges.iter().map(|(_, _, high)| *high));
     // Paused or cancelled is asked in the statement itself: what this controller still believes does not matter.
     let sql = tx.dialect().tasks_of_each(
-        "(SELECT v.low, v.high FROM [[v]] CROSS JOIN collection c WHERE c.id = v.id AND c.paused_at IS NULL AND c.cancelled_at IS NULL) r",
+        "(SELECT v.low, v.high FROM [[v]] CROSS JOIN collection c WHERE c.id = v.id AND c.paused_at IS NULL AND c.cancelled_at IS NULL \
+         ORDER BY v.low) r",
         "task t LEFT JOIN device d ON d.id = t.device_id",
         "t.id, t.attempt, t.device_id, d.proto, d.methods, d.started_at, d.clock_skew_ms",
         &format!(

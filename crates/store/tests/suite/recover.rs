@@ -44,6 +44,34 @@ on_both! {
         assert_eq!(db.store.take_silent(&take(NOW + MINUTE), &LOOKING).await.expect("taken").tasks.len(), 28);
     }
 
+    /// Page by page over all open collections, each attempt by the time its own collection gives it.
+    async fn silent_attempts_of_many_collections_are_taken_page_by_page(db) {
+        let mut patient = new_collection(&[device(0)]);
+        patient.attempt_timeout = MINUTE * 10;
+        db.store.create_collection(&patient).await.expect("a collection");
+        let mut ids = vec![patient.id];
+        for n in 0..6 {
+            ids.push(db.collection(1 + n % 3).await);
+        }
+        for id in &ids {
+            db.claim(*id, 3).await;
+        }
+        let looking = Looking { first: MINUTE, max: MINUTE * 60, grace: Duration::from_secs(5) };
+        let mut request = TakeRequest { limit: 5, ..take(NOW + MINUTE) };
+        let mut taken = Vec::new();
+        for left in [13_usize, 8, 3] {
+            let page = db.store.take_silent(&request, &looking).await.expect("taken");
+            assert_eq!((page.tasks.len(), page.scanned_to.is_some()), (left.min(5), left > 5));
+            request.after = page.scanned_to;
+            taken.extend(page.tasks);
+        }
+        assert!(taken.windows(2).all(|pair| pair[0].attempt < pair[1].attempt), "in order, each once");
+        for task in taken {
+            let due = if task.attempt.task().collection() == patient.id { NOW + MINUTE * 2 } else { NOW + MINUTE + Duration::from_secs(5) };
+            assert_eq!(task.lease_until, Some(due));
+        }
+    }
+
     /// Looks become rarer with age, within bounds, and one falls on the moment the attempt is given up.
     async fn looks_become_rarer_and_do_not_miss_the_end(db) {
         let collection = db.collection(1).await;
