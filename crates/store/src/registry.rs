@@ -21,8 +21,8 @@ use crate::presence::UNKNOWN;
 
 /// Most entries written in one transaction, unless all or none are wanted.
 pub const MAX_ENTRIES: usize = 1_000;
-/// Of pings that say the same of a device, how often one is noted.
-const PING_NOTED_EVERY_MS: i64 = 1_000;
+/// Of successful pings of a device that had been reached before, how often one is noted: a batch of pings must not cost a row each.
+const PING_NOTED_EVERY_MS: i64 = 10_000;
 /// Failed pings counted; beyond it "many" is all there is to say.
 const MAX_PING_FAILED: i16 = i16::MAX;
 
@@ -173,7 +173,7 @@ impl Store {
         Ok(outcomes)
     }
 
-    /// Notes what pings measured that ended just now. Of pings that say the same of a device, one a second is noted.
+    /// Notes what pings measured that ended just now: each one that failed, and the first that did not; of those after it, one in ten seconds.
     ///
     /// # Errors
     /// The database's; then nothing is noted.
@@ -188,7 +188,7 @@ impl Store {
              ELSE COALESCE(device.ping_failed, 0) + 1 END \
              FROM [[v]] JOIN task t ON t.id = v.id \
              WHERE device.id = t.device_id AND t.finished_at IS NOT NULL AND (COALESCE(device.pinged_at, 0) + {every} <= t.finished_at \
-             OR COALESCE(device.pinged_at, 0) <= t.finished_at AND (t.state = {verified}) <> (COALESCE(device.ping_failed, 0) = 0))",
+             OR COALESCE(device.pinged_at, 0) <= t.finished_at AND (t.state <> {verified} OR COALESCE(device.ping_failed, 0) > 0))",
             verified = TaskState::Verified.code(),
             every = PING_NOTED_EVERY_MS,
         );
