@@ -223,7 +223,9 @@ impl OpenWorks {
             for (id, stamp) in open {
                 match known.remove(&id) {
                     Some(work) if work.row.stamp() == stamp => {
-                        drop(works.insert(id, if work.row.window.is_some() { Arc::new(OpenWork::new(work.row.clone(), now)) } else { work }));
+                        drop(
+                            works.insert(id, if work.row.window.is_some() { Arc::new(OpenWork::new(work.row.clone(), now)) } else { work }),
+                        );
                     }
                     // The old one stands until the new one is read.
                     Some(work) => {

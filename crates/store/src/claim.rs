@@ -152,8 +152,8 @@ async fn candidates<'a>(
         .ids("high", ranges.iter().map(|(_, _, high)| *high));
     // Paused or cancelled is asked in the statement itself: what this controller still believes does not matter.
     let sql = tx.dialect().tasks_of_each(
-        "(SELECT v.low, v.high FROM [[v]] CROSS JOIN collection c WHERE c.id = v.id AND c.paused_at IS NULL AND c.cancelled_at IS NULL \
-         ORDER BY v.low) r",
+        "(SELECT v.low, v.high FROM [[v]] WHERE (SELECT c.id FROM collection c WHERE c.id = v.id AND c.paused_at IS NULL \
+         AND c.cancelled_at IS NULL) IS NOT NULL ORDER BY v.low) r",
         "task t LEFT JOIN device d ON d.id = t.device_id",
         "t.id, t.attempt, t.device_id, d.proto, d.methods, d.started_at, d.clock_skew_ms",
         &format!(

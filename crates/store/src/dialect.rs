@@ -67,6 +67,16 @@ impl Dialect {
         }
     }
 
+    /// The rows `t` of a table whose key lies in a range of `v`, from `low` to `high`, as a part of `FROM`. As above each range is looked up
+    /// for itself: a plan made while the table was empty would read all of it and compare each row with every range.
+    pub(crate) fn in_ranges(self, table: &str, key: &str) -> String {
+        let within = format!("t.{key} >= v.low AND t.{key} <= v.high");
+        match self {
+            Self::Postgres => format!("[[v]] CROSS JOIN LATERAL (SELECT t.* FROM {table} t WHERE {within} OFFSET 0) t"),
+            Self::Sqlite => format!("[[v]] CROSS JOIN {table} t ON {within}"),
+        }
+    }
+
     /// The larger of two numbers.
     pub(crate) fn larger(self, a: &str, b: &str) -> String {
         match self {

@@ -209,3 +209,32 @@ on_both! {
         }
     }
 }
+
+/// What it costs to end many collections together is a few looks at each, also when the server planned it while the tables were empty.
+#[tokio::test]
+async fn ending_many_collections_reads_each_a_fixed_number_of_times() {
+    const COLLECTIONS: usize = 600;
+    for (what, table) in [("closing", "collection"), ("closing", "task"), ("expiring", "task"), ("abandoned", "task")] {
+        on_postgres(move |db| async move {
+            let end = async |ids: Vec<CollectionId>| match what {
+                "closing" => db.store.close_finished(NOW).await.expect("closed").len(),
+                "expiring" => usize::try_from(db.store.expire(&ids, NOW).await.expect("expired")).expect("small"),
+                _ => db.store.abandoned_attempts(&ids).await.expect("read").len(),
+            };
+            end(vec![db.collection(0).await]).await;
+            let mut ids = Vec::new();
+            for n in 0..COLLECTIONS {
+                let new = new_collection(&[device(n)]);
+                db.store.create_collection(&new).await.expect("a collection");
+                ids.push(new.id);
+            }
+            let state = if what == "expiring" { TaskState::Dispatched } else { TaskState::Failed };
+            db.sql(&format!("UPDATE task SET state = {}, attempt = 1", state.code())).await;
+            let reads = format!("SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE relname = '{table}'");
+            assert_eq!(end(ids).await, COLLECTIONS);
+            let read = usize::try_from(db.statistic(&reads).await).expect("a count");
+            assert!(read < 8 * COLLECTIONS, "{what}: {read} rows of {table} were read for {COLLECTIONS} collections");
+        })
+        .await;
+    }
+}

@@ -7,8 +7,7 @@ use muster_wire::TaskState;
 
 use crate::harness::*;
 
-const LOOKING: Looking =
-    Looking { first: Duration::from_secs(30), max: Duration::from_secs(300), grace: Duration::from_secs(940) };
+const LOOKING: Looking = Looking { first: Duration::from_secs(30), max: Duration::from_secs(300), grace: Duration::from_secs(940) };
 
 fn take(now: time::OffsetDateTime) -> TakeRequest<'static> {
     TakeRequest { after: None, limit: 100, owner: "controller-b", now, lease_until: now + MINUTE }

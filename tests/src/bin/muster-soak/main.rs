@@ -46,8 +46,16 @@ impl Plan {
     fn from_arguments() -> Self {
         let mut arguments = std::env::args().skip(1);
         let run = arguments.next().unwrap_or_default();
-        let mut plan =
-            Self { run, devices: 2400, span: Duration::from_secs(120), rate: 1200.0, in_flight: 60, requests: 300, collections: 35_000, bundle_kb: 4 };
+        let mut plan = Self {
+            run,
+            devices: 2400,
+            span: Duration::from_secs(120),
+            rate: 1200.0,
+            in_flight: 60,
+            requests: 300,
+            collections: 35_000,
+            bundle_kb: 4,
+        };
         while let Some(argument) = arguments.next() {
             let number = arguments.next().and_then(|n| n.parse::<usize>().ok()).unwrap_or_else(|| usage(&argument));
             match argument.as_str() {
