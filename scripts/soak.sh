@@ -6,7 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source .cache/services.env
 release=${CARGO_TARGET_DIR:-target}/release
 
-cargo build --release --workspace --locked --bins --examples
+cargo build --release --workspace --locked --bins
 
 # Every connection is a file.
 ulimit -n "$(ulimit -Hn)"

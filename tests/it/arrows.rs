@@ -92,7 +92,7 @@ const NOT_IN_THE_LOCK: &[(&str, &str)] = &[
     ("backoff", "unmaintained"),
 ];
 
-/// Directories that hold no source of ours.
+/// What holds no source of ours.
 const NOT_OURS: &[&str] = &[".git", ".cache", "target", "muster-data", "node_modules", "__pycache__", "vendor"];
 
 fn root() -> PathBuf {
@@ -116,7 +116,11 @@ fn files(below: &Path, found: &mut Vec<PathBuf>) {
     for entry in entries {
         let name = entry.file_name().to_string_lossy().into_owned();
         let kind = entry.file_type().expect("a type");
-        if kind.is_dir() && !NOT_OURS.contains(&name.as_str()) {
+        // `.git` is a file where this is one of several work trees.
+        if NOT_OURS.contains(&name.as_str()) {
+            continue;
+        }
+        if kind.is_dir() {
             files(&entry.path(), found);
         } else if kind.is_file() {
             found.push(entry.path().strip_prefix(root()).expect("below the root").to_path_buf());

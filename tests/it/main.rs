@@ -8,4 +8,5 @@ mod example_device;
 mod fleet;
 mod flows;
 mod mosquitto;
+mod relay;
 mod stack;

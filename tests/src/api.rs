@@ -119,11 +119,12 @@ impl Api {
         }
     }
 
-    /// Devices that are online.
-    pub async fn online(&self) -> usize {
+    /// Devices that are `online`, `offline` or `unknown`; fewer when the controller stops answering while they are counted.
+    pub async fn present(&self, presence: &str) -> usize {
         let (mut count, mut after) = (0, String::new());
         loop {
-            let page: Result<Page<serde_json::Value>, _> = self.get(&format!("/api/v1/devices?presence=online&limit=1000{after}")).await;
+            let page: Result<Page<serde_json::Value>, _> =
+                self.get(&format!("/api/v1/devices?presence={presence}&limit=1000{after}")).await;
             let Ok(page) = page else { return count };
             count += page.items.len();
             match page.next {
@@ -135,7 +136,7 @@ impl Api {
 
     /// Waits until so many devices are online.
     pub async fn devices_online(&self, wanted: usize, patience: Duration) {
-        wait::until(&format!("{wanted} devices online"), patience, || self.online(), |online| *online >= wanted).await;
+        wait::until(&format!("{wanted} devices online"), patience, || self.present("online"), |online| *online >= wanted).await;
     }
 }
 

@@ -145,6 +145,7 @@ impl Agent {
         let shared = Arc::new(Shared {
             trace: None,
             prefix: session_options.prefix.clone(),
+            wildcard: settings.mqtt.wildcard,
             hub: settings.device.hub.clone(),
             gateway: (!settings.device.gateway.is_empty()).then(|| settings.device.gateway.clone()),
             source: Source::Real(machine),

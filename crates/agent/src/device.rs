@@ -11,7 +11,7 @@ use muster_wire::DeviceId;
 use muster_wire::method::answer::NOTHING;
 use muster_wire::method::{Method, MethodError};
 use muster_wire::presence::{AgentName, Presence, ProactiveConsent};
-use muster_wire::topic::{Prefix, Topic};
+use muster_wire::topic::{Filters, Prefix, Topic};
 use rumqttc::v5::mqttbytes::v5::Publish;
 use time::OffsetDateTime;
 use tokio::sync::Semaphore;
@@ -48,6 +48,8 @@ pub(crate) enum Source {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub prefix: Prefix,
+    /// Subscribe to all requests, not to those of each method.
+    pub wildcard: bool,
     /// Host name that stands in object names and JSON lines where IoT Edge has its hub.
     pub hub: String,
     /// The parent's host name, for `$upstream`.
@@ -128,8 +130,10 @@ impl Device {
         &self.shared
     }
 
-    pub(crate) fn prefix(&self) -> &Prefix {
-        &self.shared.prefix
+    /// What it subscribes to.
+    pub(crate) fn filters(&self) -> Vec<String> {
+        let filters = Filters(&self.shared.prefix);
+        if self.shared.wildcard { vec![filters.requests_to(&self.id)] } else { filters.requests_by_method(&self.id) }
     }
 
     pub(crate) fn counters(&self) -> &Counters {

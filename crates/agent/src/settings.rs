@@ -143,6 +143,8 @@ pub struct MqttSettings {
     pub client_id: String,
     /// What topics begin with.
     pub prefix: String,
+    /// One subscription to all requests, instead of one to each method.
+    pub wildcard: bool,
     /// Keep-alive.
     pub keep_alive: Span,
     /// How long the broker keeps our session.

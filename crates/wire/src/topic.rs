@@ -14,6 +14,7 @@ use std::str::FromStr;
 use uuid::Uuid;
 
 use crate::DeviceId;
+use crate::method::name::Method;
 
 /// Longest topic, in bytes: Azure Event Grid and AWS IoT Core allow no more.
 pub const MAX_TOPIC_BYTES: usize = 256;
@@ -198,6 +199,12 @@ impl Filters<'_> {
         format!("{}/d/{device}/cmd/#", self.0)
     }
 
+    /// The same, a filter for each method. A broker may compare each message with every wildcard it holds, and one per device then makes
+    /// a message as dear as the fleet is large.
+    pub fn requests_by_method(&self, device: &DeviceId) -> Vec<String> {
+        Method::ALL.iter().map(|method| format!("{}/d/{device}/cmd/{method}", self.0)).collect()
+    }
+
     /// Answers of all devices to one caller.
     pub fn answers_to(&self, caller: &str) -> String {
         format!("{}/d/+/rsp/{caller}", self.0)
@@ -211,6 +218,11 @@ impl Filters<'_> {
     /// Task status of all devices.
     pub fn task_status(&self) -> String {
         format!("{}/d/+/task", self.0)
+    }
+
+    /// Alerts of all devices.
+    pub fn alerts(&self) -> String {
+        format!("{}/d/+/alert", self.0)
     }
 
     /// Presence of all devices.

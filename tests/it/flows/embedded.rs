@@ -128,7 +128,7 @@ async fn an_offline_device_waits_and_is_asked_when_it_returns() {
     let first = fleet(&controller.embedded_mqtt(), 2, Mix::Healthy).await;
     controller.api.devices_online(2, Duration::from_secs(30)).await;
     first.stop().await;
-    let offline = || controller.api.online();
+    let offline = || controller.api.present("online");
     muster_tests::wait::until("both devices offline", Duration::from_secs(30), offline, |online| *online == 0).await;
     let created = controller.api.create(&collection(CollectionRequest::Ping {}, Target::All {}, 10, 1)).await;
     let waiting = || async { controller.api.collection(created.id).await.map(|view| view.counters.waiting) };

@@ -219,6 +219,7 @@ impl Fleet {
         let uploads = options.upload.connections;
         let shared = Arc::new(Shared {
             prefix: options.prefix.clone(),
+            wildcard: false,
             hub: options.hub.clone(),
             gateway: None,
             source: Source::Synthetic(Synthetic::new(options.seed, options.log_lines, options.bundle_kb)),

@@ -11,10 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use muster_wire::topic::Filters;
 use rand::Rng;
 use rumqttc::Outgoing;
-use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{ConnAck, Packet, PubAckReason, SubscribeReasonCode};
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
 use tokio::sync::{Notify, Semaphore};
@@ -167,8 +165,7 @@ async fn connection(device: &Arc<Device>, events: &mut EventLoop, connects: &Sem
 fn begin(device: &Arc<Device>, ack: &ConnAck) -> Result<(), String> {
     let limit = ack.properties.as_ref().and_then(|p| p.max_packet_size).map(|bytes| bytes as usize);
     device.outbox().connected(limit);
-    let filter = Filters(device.prefix()).requests_to(device.id());
-    device.outbox().subscribe(filter, QoS::AtLeastOnce)
+    device.outbox().subscribe(device.filters())
 }
 
 fn open(device: &Arc<Device>) {

@@ -17,7 +17,7 @@ use std::sync::Mutex;
 use bytes::Bytes;
 use rumqttc::v5::AsyncClient;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{Publish, PublishProperties};
+use rumqttc::v5::mqttbytes::v5::{Filter, Publish, PublishProperties};
 use uuid::Uuid;
 
 /// Most messages that wait for the broker; beyond it the oldest one nobody waits for is dropped and counted.
@@ -112,8 +112,9 @@ impl Outbox {
     }
 
     /// Asks for the requests of this device; nothing else is in the client's channel at that moment.
-    pub(crate) fn subscribe(&self, filter: String, qos: QoS) -> Result<(), String> {
-        self.client.try_subscribe(filter, qos).map_err(|_| "the client did not take the subscription".to_owned())
+    pub(crate) fn subscribe(&self, filters: Vec<String>) -> Result<(), String> {
+        let filters = filters.into_iter().map(|filter| Filter::new(filter, QoS::AtLeastOnce));
+        self.client.try_subscribe_many(filters).map_err(|_| "the client did not take the subscription".to_owned())
     }
 
     /// The subscription stands: presence goes first, then all that waited.

@@ -13,7 +13,7 @@ use muster_wire::http::{CollectionState, Rate};
 use muster_wire::method::Method;
 
 use crate::edges::Edges;
-use crate::fleet::{Fleets, Group};
+use crate::fleet::{self, Fleets, Group};
 use crate::{Findings, Plan};
 
 const KILL_EVERY: Duration = Duration::from_secs(10);
@@ -27,9 +27,9 @@ pub(crate) async fn run(plan: &Plan) -> Result<Findings> {
     let settings = [("dispatch.look_first", "5s"), ("telemetry.log", "warn")];
     let mut controllers = Controllers::start(3, directory.path(), &broker.url(), &database.url, &settings).await;
     let group = Group { name: "soak", devices: plan.devices, bundle_kb: plan.bundle_kb, faults: &["slow=100%"], slow_ms: 800 };
-    let edges = Edges::start(directory.path(), broker.port, plan.devices).await;
-    let fleets = Fleets::start(directory.path(), &edges, 0, &group);
-    controllers.api(0).devices_online(fleets.devices, Duration::from_secs(300)).await;
+    let mut edges = Edges::start(directory.path(), broker.port, plan.devices, plan.edges).await;
+    let fleets = Fleets::start(directory.path(), &mut edges, &group).await;
+    fleet::until(controllers.api(0), "online", plan.devices, Duration::from_secs(300)).await;
     let mut new = muster_tests::api::bundles_from_all(120, 5);
     new.options.in_flight = Some(plan.in_flight);
     new.rollout.rate = Some(Rate { per_minute: plan.rate, ramp: None });

@@ -1,53 +1,74 @@
-//! Brokers for a fleet that is larger than one broker process has files: each takes some of the devices and passes their messages to and
-//! from the broker of the controllers.
+//! Brokers for a fleet that is larger than one broker process has files: each takes some of the devices, and lanes carry their messages to
+//! and from the broker of the controllers.
 
 use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
 
-use muster_tests::program::{Program, built};
-use muster_tests::{free_port, wait};
+use muster_tests::broker::{Mosquitto, Tuning};
+use muster_tests::relay::{self, Lane};
+use muster_wire::DeviceId;
+use muster_wire::topic::Prefix;
 
-/// Most devices of one broker, and of one simulating process: their connections are files, and most systems give 20,000.
-pub(crate) const DEVICES_PER_PROCESS: usize = 12_500;
+/// Most devices of one broker: their connections are files, and most systems give a process 20,000.
+const DEVICES_PER_EDGE: usize = 12_500;
 
 /// Where devices connect: to the broker of the controllers, or to brokers in front of it.
 pub(crate) struct Edges {
-    urls: Vec<String>,
-    brokers: Vec<Program>,
+    core_port: u16,
+    edges: Vec<Edge>,
+}
+
+/// Dropped in this order: a lane whose broker is gone would say so.
+struct Edge {
+    up: Lane,
+    down: Vec<Lane>,
+    broker: Mosquitto,
 }
 
 impl Edges {
-    /// As many as so many devices need; none for a fleet that fits.
-    pub(crate) async fn start(directory: &Path, core_port: u16, devices: usize) -> Self {
-        if devices <= DEVICES_PER_PROCESS {
-            return Self { urls: vec![format!("mqtt://127.0.0.1:{core_port}")], brokers: Vec::new() };
+    /// At least so many, and as many as so many devices need; none for a fleet that fits.
+    pub(crate) async fn start(directory: &Path, core_port: u16, devices: usize, at_least: usize) -> Self {
+        let needed = if devices <= DEVICES_PER_EDGE { 0 } else { devices.div_ceil(DEVICES_PER_EDGE) };
+        let mut edges = Vec::new();
+        for number in 1..=needed.max(at_least) {
+            let own = directory.join(format!("edge-{number}"));
+            std::fs::create_dir(&own).expect("a private directory can be written");
+            let broker = Mosquitto::start(&own, Tuning::Shipped).await;
+            let up = Lane::open(&format!("edge-{number}-up"), broker.port, core_port, relay::up(&Prefix::default())).await;
+            edges.push(Edge { up, down: Vec::new(), broker });
         }
-        let (mut urls, mut brokers) = (Vec::new(), Vec::new());
-        for number in 1..=devices.div_ceil(DEVICES_PER_PROCESS) {
-            // An address of its own: connections from one machine to one address and port run out at 28,000.
-            let address = format!("127.0.0.{}:{}", number + 1, free_port());
-            let name = format!("edge-{number}");
-            let mut command = Command::new(built("examples/edge_broker"));
-            command.args([&name, &address, &format!("127.0.0.1:{core_port}")]);
-            brokers.push(Program::start(&name, directory, &mut command));
-            urls.push(format!("mqtt://{address}"));
+        Self { core_port, edges }
+    }
+
+    /// Ports devices may connect to.
+    pub(crate) fn ports(&self) -> Vec<u16> {
+        match self.edges.as_slice() {
+            [] => vec![self.core_port],
+            edges => edges.iter().map(|edge| edge.broker.port).collect(),
         }
-        for (url, broker) in urls.iter().zip(&brokers) {
-            let address = url.trim_start_matches("mqtt://").to_owned();
-            let listens = || async { tokio::net::TcpStream::connect(&address).await.is_ok() };
-            wait::until(&format!("{address} to listen ({})", broker.tail()), Duration::from_secs(10), listens, |listens| *listens).await;
+    }
+
+    /// From now on requests to these devices arrive at the broker with this place among the ports.
+    pub(crate) async fn serve(&mut self, place: usize, devices: &[DeviceId]) {
+        if let Some(edge) = self.edges.get_mut(place) {
+            let name = format!("edge-{}-down-{}", place + 1, edge.down.len() + 1);
+            edge.down.push(Lane::open(&name, self.core_port, edge.broker.port, relay::down(&Prefix::default(), devices)).await);
         }
-        Self { urls, brokers }
     }
 
     /// The brokers between the devices and the core.
     pub(crate) fn count(&self) -> usize {
-        self.brokers.len()
+        self.edges.len()
     }
 
-    /// For the process with this number.
-    pub(crate) fn url(&self, process: usize) -> &str {
-        &self.urls[process % self.urls.len()]
+    /// Messages carried so far, to the core and to the devices.
+    pub(crate) fn carried(&self) -> (u64, u64) {
+        let up = self.edges.iter().map(|edge| edge.up.carried()).sum();
+        let down = self.edges.iter().flat_map(|edge| &edge.down).map(Lane::carried).sum();
+        (up, down)
+    }
+
+    /// Most memory one of the brokers had, in KiB.
+    pub(crate) fn peak_rss_kib(&self) -> u64 {
+        self.edges.iter().map(|edge| edge.broker.program.peak_rss_kib()).max().unwrap_or(0)
     }
 }

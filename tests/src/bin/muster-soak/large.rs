@@ -7,14 +7,14 @@ use anyhow::Result;
 use muster_tests::api::bundles_from_all;
 use muster_tests::broker::{Mosquitto, Tuning};
 use muster_tests::controllers::Controllers;
+use muster_tests::cpu_seconds_of_this_process;
 use muster_tests::postgres::Database;
 use muster_tests::trace::Trace;
-use muster_tests::wait;
 use muster_wire::http::{AbortAction, AbortRule, CollectionState, Ramp, Rate};
 use muster_wire::method::Method;
 
-use crate::edges::{DEVICES_PER_PROCESS, Edges};
-use crate::fleet::{Fleets, Group};
+use crate::edges::Edges;
+use crate::fleet::{self, Fleets, Group};
 use crate::{Findings, Plan};
 
 /// The devices that were offline come back after this part of the time.
@@ -24,8 +24,8 @@ const SCAN: Duration = Duration::from_secs(5);
 
 pub(crate) async fn run(plan: &Plan) -> Result<Findings> {
     let directory = tempfile::tempdir()?;
-    let broker = Mosquitto::start(directory.path(), Tuning::Ours).await;
-    let edges = Edges::start(directory.path(), broker.port, plan.devices).await;
+    let broker = Mosquitto::start(directory.path(), Tuning::Shipped).await;
+    let mut edges = Edges::start(directory.path(), broker.port, plan.devices, plan.edges).await;
     let database = Database::create().await;
     let settings = [("dispatch.look_first", "10s"), ("dispatch.backoff_first", "5s"), ("telemetry.log", "warn")];
     let controllers = Controllers::start(2, directory.path(), &broker.url(), &database.url, &settings).await;
@@ -33,14 +33,11 @@ pub(crate) async fn run(plan: &Plan) -> Result<Findings> {
     let faults = ["liar=2%", "deaf=2%", "truncated_zip=2.25%"];
     let group = |name, devices, faults| Group { name, devices, bundle_kb: plan.bundle_kb, faults, slow_ms: 0 };
     let away = plan.devices / 5;
-    let here = Fleets::start(directory.path(), &edges, 0, &group("here", plan.devices - away, &faults));
-    // The last process of those that stay leaves room at its broker.
-    let behind = (plan.devices - away) / DEVICES_PER_PROCESS;
-    let mut gone = Fleets::start(directory.path(), &edges, behind, &group("away", away, &[]));
-    api.devices_online(plan.devices, Duration::from_secs(900)).await;
+    let here = Fleets::start(directory.path(), &mut edges, &group("here", plan.devices - away, &faults)).await;
+    let mut gone = Fleets::start(directory.path(), &mut edges, &group("away", away, &[])).await;
+    fleet::until(api, "online", plan.devices, Duration::from_secs(900)).await;
     gone.kill();
-    let offline = || async { plan.devices - api.online().await };
-    wait::until("a fifth to be offline", Duration::from_secs(300), offline, |count| *count >= away).await;
+    fleet::until(api, "offline", away, Duration::from_secs(300)).await;
 
     let mut new = bundles_from_all(60, 2);
     new.options.in_flight = Some(plan.in_flight);
@@ -50,7 +47,7 @@ pub(crate) async fn run(plan: &Plan) -> Result<Findings> {
     new.rollout.abort = vec![AbortRule { reasons: Vec::new(), percent: 15.0, minimum_done: 100, action: AbortAction::Pause }];
     let began = Instant::now();
     let id = api.create(&new).await.id;
-    let (mut samples, mut wrong, mut most_out, mut back, mut fastest) = (0_u64, 0_u64, 0, None, 0.0_f64);
+    let (mut samples, mut wrong, mut most_out, mut back, mut fastest) = (0_u64, 0_u64, 0, false, 0.0_f64);
     let view = loop {
         if let Ok(view) = controllers.api(samples as usize % controllers.count()).collection(id).await {
             samples += 1;
@@ -65,8 +62,9 @@ pub(crate) async fn run(plan: &Plan) -> Result<Findings> {
                 break view;
             }
         }
-        if back.is_none() && began.elapsed() >= plan.span / AWAY_SHARE {
-            back = Some(Fleets::start(directory.path(), &edges, behind, &group("away", away, &[])));
+        if !back && began.elapsed() >= plan.span / AWAY_SHARE {
+            gone.start_again();
+            back = true;
             eprintln!("{:>4} s: the devices that were offline come back", began.elapsed().as_secs());
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -99,8 +97,18 @@ pub(crate) async fn run(plan: &Plan) -> Result<Findings> {
     findings.check("most in flight, by the counters", most_out, format!("<= {}", plan.in_flight), most_out <= u64::from(plan.in_flight));
     findings.note("most at once at the devices, deaf ones included", trace.most_at_once());
     findings.note("rate at the end of the ramp", format!("{fastest:.0}/min"));
-    findings.note("memory of a controller at its peak", format!("{} MB", controllers.peak_rss_kib(0) / 1024));
-    drop((controllers, here, gone, back));
+    let (up, down) = edges.carried();
+    findings.note("messages carried to the core / to the devices", format!("{up} / {down}"));
+    findings.note("CPU of this process, which carries them", format!("{:.0} s", cpu_seconds_of_this_process()));
+    for (whose, kib) in [
+        ("a controller", (0..controllers.count()).map(|number| controllers.peak_rss_kib(number)).max().unwrap_or(0)),
+        ("the broker", broker.program.peak_rss_kib()),
+        ("a broker in front of it", edges.peak_rss_kib()),
+        ("a process of devices", here.peak_rss_kib()),
+    ] {
+        findings.note(&format!("memory of {whose} at its peak"), format!("{} MB", kib / 1024));
+    }
+    drop((controllers, here, gone, edges));
     database.drop_now().await;
     Ok(findings)
 }

@@ -24,17 +24,22 @@ pub(crate) struct Plan {
     pub(crate) requests: usize,
     pub(crate) collections: usize,
     pub(crate) bundle_kb: usize,
+    /// Brokers between the devices and the core, beside those that so many devices need.
+    pub(crate) edges: usize,
 }
 
 const USAGE: &str = "\
 Usage: muster-soak RUN [--devices N] [--seconds S] [--rate N] [--in-flight N] [--requests N]
-                       [--collections N] [--bundle-kb N]
+                       [--collections N] [--bundle-kb N] [--edges N]
 
 Runs:
   controllers  three controllers, one killed every 10 s, the broker restarted twice; limits measured at the devices
   priority     one-device requests while a large collection runs, beside the same on an idle system
   small        tens of thousands of collections of one device, all at once, and a stream of them beside many that wait
   large        a large collection: 20 % offline at the start, 5 % faulty, ramp, window, abort rule; counters at every sample
+
+More than 12,500 devices are spread over brokers of their own, for a process may have only so many open files; --edges N has at least N of
+them. Their messages go to and from the broker of the controllers.
 
 Examples:
   muster-soak controllers --devices 2400 --seconds 120 --rate 1200 --in-flight 60
@@ -55,6 +60,7 @@ impl Plan {
             requests: 300,
             collections: 35_000,
             bundle_kb: 4,
+            edges: 0,
         };
         while let Some(argument) = arguments.next() {
             let number = arguments.next().and_then(|n| n.parse::<usize>().ok()).unwrap_or_else(|| usage(&argument));
@@ -66,6 +72,7 @@ impl Plan {
                 "--requests" => plan.requests = number.max(1),
                 "--collections" => plan.collections = number.max(1),
                 "--bundle-kb" => plan.bundle_kb = number,
+                "--edges" => plan.edges = number,
                 _ => usage(&argument),
             }
         }

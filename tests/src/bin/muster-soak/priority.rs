@@ -3,14 +3,15 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use muster_tests::api::{Api, collection, devices};
+use muster_tests::api::{Api, collection};
 use muster_tests::broker::{Mosquitto, Tuning};
 use muster_tests::controllers::Controllers;
 use muster_tests::postgres::Database;
+use muster_wire::DeviceId;
 use muster_wire::http::{CollectionRequest, CollectionState, Priority, Target};
 
 use crate::edges::Edges;
-use crate::fleet::{Fleets, Group};
+use crate::fleet::{self, Fleets, Group};
 use crate::{Findings, Plan};
 
 /// Between two looks at a request.
@@ -20,28 +21,28 @@ const SINGLES: usize = 20;
 
 pub(crate) async fn run(plan: &Plan) -> Result<Findings> {
     let directory = tempfile::tempdir()?;
-    let broker = Mosquitto::start(directory.path(), Tuning::Ours).await;
-    let edges = Edges::start(directory.path(), broker.port, plan.devices).await;
+    let broker = Mosquitto::start(directory.path(), Tuning::Shipped).await;
+    let mut edges = Edges::start(directory.path(), broker.port, plan.devices, plan.edges).await;
     let database = Database::create().await;
     let controllers = Controllers::start(1, directory.path(), &broker.url(), &database.url, &[("telemetry.log", "warn")]).await;
     let api = controllers.api(0);
     let many = Group { name: "many", devices: plan.devices, bundle_kb: plan.bundle_kb, faults: &[], slow_ms: 0 };
-    let many = Fleets::start(directory.path(), &edges, 0, &many);
+    let many = Fleets::start(directory.path(), &mut edges, &many).await;
     let single = Group { name: "single", devices: SINGLES, bundle_kb: plan.bundle_kb, faults: &[], slow_ms: 0 };
-    let single = Fleets::start(directory.path(), &edges, 0, &single);
-    api.devices_online(many.devices + single.devices, Duration::from_secs(600)).await;
+    let single = Fleets::start(directory.path(), &mut edges, &single).await;
+    fleet::until(api, "online", plan.devices + SINGLES, Duration::from_secs(600)).await;
 
     let mut findings = Findings::default();
     findings.note("devices of the large collection", plan.devices);
     findings.note("brokers in front of the core", edges.count());
-    let idle = measure(api, plan.requests, Priority::High).await?;
+    let idle = measure(api, &single.devices, plan.requests, Priority::High).await?;
     let mut new = collection(CollectionRequest::Bundle { since: None, edge_runtime_only: false }, Target::All {}, 600, 3);
     new.options.priority = Some(Priority::Low);
     new.options.expires_in_seconds = Some(24 * 3600);
     let id = api.create(&new).await.id;
     let before = api.collection(id).await.map_err(anyhow::Error::msg)?;
-    let high = measure(api, plan.requests, Priority::High).await?;
-    let normal = measure(api, plan.requests, Priority::Normal).await?;
+    let high = measure(api, &single.devices, plan.requests, Priority::High).await?;
+    let normal = measure(api, &single.devices, plan.requests, Priority::Normal).await?;
     let after = api.collection(id).await.map_err(anyhow::Error::msg)?;
     let state = |view: &muster_wire::http::CollectionView| format!("{} of {} done", view.counters.done(), view.counters.targeted);
     findings.note("the large collection when measuring began", state(&before));
@@ -60,11 +61,11 @@ pub(crate) async fn run(plan: &Plan) -> Result<Findings> {
 }
 
 /// The time of one request after the other, each for one device, in milliseconds.
-pub(crate) async fn measure(api: &Api, requests: usize, priority: Priority) -> Result<Vec<f64>> {
+pub(crate) async fn measure(api: &Api, singles: &[DeviceId], requests: usize, priority: Priority) -> Result<Vec<f64>> {
     let mut times = Vec::with_capacity(requests);
     for number in 0..requests {
-        let device = format!("single-1-{:04}", number % SINGLES + 1);
-        let mut new = collection(CollectionRequest::Ping {}, devices(&[&device]), 60, 1);
+        let device = &singles[number % singles.len()];
+        let mut new = collection(CollectionRequest::Ping {}, Target::Devices { devices: vec![device.clone()] }, 60, 1);
         new.options.priority = Some(priority);
         let began = Instant::now();
         let id = api.create(&new).await.id;

@@ -1,24 +1,22 @@
 //! Tens of thousands of collections of one device each, as alerts make them: all at once, and a stream beside as many that wait for devices
 //! that are away. Beside both, one request at a time that somebody waits for.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use muster_tests::api::{Api, collection, devices};
+use muster_tests::api::{Api, collection};
 use muster_tests::broker::{Mosquitto, Tuning};
 use muster_tests::controllers::Controllers;
 use muster_tests::postgres::Database;
-use muster_tests::wait;
-use muster_wire::CollectionId;
-use muster_wire::http::{CollectionRequest, Priority, TargetView};
+use muster_wire::http::{CollectionRequest, Priority, Target, TargetView};
+use muster_wire::{CollectionId, DeviceId};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use crate::edges::Edges;
-use crate::fleet::{Fleets, Group};
+use crate::fleet::{self, Fleets, Group};
 use crate::priority::{at, measure};
 use crate::{Findings, Plan};
 
@@ -34,27 +32,28 @@ const LONE_MS: f64 = 1000.0;
 
 pub(crate) async fn run(plan: &Plan) -> Result<Findings> {
     let directory = tempfile::tempdir()?;
-    let broker = Mosquitto::start(directory.path(), Tuning::Ours).await;
-    let edges = Edges::start(directory.path(), broker.port, plan.devices).await;
+    let broker = Mosquitto::start(directory.path(), Tuning::Shipped).await;
+    let mut edges = Edges::start(directory.path(), broker.port, plan.devices, plan.edges).await;
     let database = Database::create().await;
     let controllers = Controllers::start(1, directory.path(), &broker.url(), &database.url, &[("telemetry.log", "warn")]).await;
     let api = controllers.api(0);
-    let many = fleet(directory.path(), &edges, "many", plan.devices);
-    let single = fleet(directory.path(), &edges, "single", SINGLES);
-    api.devices_online(many.devices + single.devices, Duration::from_secs(600)).await;
+    let group = |name, devices| Group { name, devices, bundle_kb: plan.bundle_kb, faults: &[], slow_ms: 0 };
+    let many = Fleets::start(directory.path(), &mut edges, &group("many", plan.devices)).await;
+    let single = Fleets::start(directory.path(), &mut edges, &group("single", SINGLES)).await;
+    fleet::until(api, "online", plan.devices + SINGLES, Duration::from_secs(600)).await;
     let mut connection = database.connect().await;
     let mut findings = Findings::default();
     findings.note("devices", plan.devices);
     findings.note("collections of one device", plan.collections);
-    let idle = measure(api, plan.requests.min(100), Priority::High).await?;
+    let idle = measure(api, &single.devices, plan.requests.min(100), Priority::High).await?;
     note(&mut findings, "idle: a lone request", idle);
 
     // All at once.
     let cpu = controllers.cpu_seconds(0);
     let began = Instant::now();
-    insert(&mut connection, plan.collections, |n| format!("many-1-{:04}", n % plan.devices + 1)).await?;
+    insert(&mut connection, plan.collections, |n| many.devices[n % many.devices.len()].to_string()).await?;
     findings.note("made in", format!("{:.1} s", began.elapsed().as_secs_f64()));
-    let (drained, lone) = tokio::join!(drained(&mut connection, began), measure(api, plan.requests, Priority::High));
+    let (drained, lone) = tokio::join!(drained(&mut connection, began), measure(api, &single.devices, plan.requests, Priority::High));
     let took = drained?;
     let (rate, times) = dispatched(&mut connection).await?;
     findings.check("all at once: sent a second", format!("{rate:.0}"), format!("at least {RATE:.0}"), rate >= RATE);
@@ -79,7 +78,7 @@ pub(crate) async fn run(plan: &Plan) -> Result<Findings> {
     findings.note("many wait: CPU of the controller", format!("{:.0} %", (controllers.cpu_seconds(0) - cpu) * 10.0));
     let cpu = controllers.cpu_seconds(0);
     let began = Instant::now();
-    let (made, lone) = tokio::join!(stream(api, plan), measure(api, plan.requests, Priority::High));
+    let (made, lone) = tokio::join!(stream(api, &many.devices, plan), measure(api, &single.devices, plan.requests, Priority::High));
     let (_, times) = dispatched(&mut connection).await?;
     findings.note("stream beside many that wait: made a second", format!("{:.0}", made as f64 / plan.span.as_secs_f64()));
     note(&mut findings, "stream beside many that wait: made to sent", times);
@@ -90,10 +89,6 @@ pub(crate) async fn run(plan: &Plan) -> Result<Findings> {
     drop((controllers, many, single, connection));
     database.drop_now().await;
     Ok(findings)
-}
-
-fn fleet(directory: &Path, edges: &Edges, name: &str, devices: usize) -> Fleets {
-    Fleets::start(directory, edges, 0, &Group { name, devices, bundle_kb: 4, faults: &[], slow_ms: 0 })
 }
 
 /// Pings of one device each, in one transaction, past the API: as fast as alerts make them at most.
@@ -150,24 +145,22 @@ async fn dispatched(connection: &mut PgConnection) -> Result<(f64, Vec<f64>)> {
 }
 
 /// Posts pings for one device each at the rate of the plan, or as fast as the controller takes them; how many.
-async fn stream(api: &Api, plan: &Plan) -> usize {
+async fn stream(api: &Api, all: &[DeviceId], plan: &Plan) -> usize {
     let (made, began) = (Arc::new(AtomicUsize::new(0)), Instant::now());
     let posters = (0..POSTING).map(|_| {
-        let (api, made, plan) = (api.clone(), made.clone(), plan.clone());
+        let (api, made, plan, all) = (api.clone(), made.clone(), plan.clone(), all.to_vec());
         tokio::spawn(async move {
             while began.elapsed() < plan.span {
                 let number = made.fetch_add(1, Ordering::Relaxed);
                 tokio::time::sleep_until((began + Duration::from_secs_f64(number as f64 / plan.rate)).into()).await;
-                let device = format!("many-1-{:04}", number % plan.devices + 1);
-                api.create(&collection(CollectionRequest::Ping {}, devices(&[&device]), 60, 1)).await;
+                let device = &all[number % all.len()];
+                api.create(&collection(CollectionRequest::Ping {}, Target::Devices { devices: vec![device.clone()] }, 60, 1)).await;
             }
         })
     });
     for poster in posters.collect::<Vec<_>>() {
         poster.await.expect("a poster ends");
     }
-    let running = || async { api.online().await };
-    wait::until("the controller to answer", Duration::from_secs(60), running, |online| *online > 0).await;
     made.load(Ordering::Relaxed)
 }
 
