@@ -10,7 +10,7 @@ use muster_tests::relay::{self, Lane};
 use muster_tests::wait;
 use muster_wire::topic::Prefix;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{LastWill, PublishProperties};
+use rumqttc::v5::mqttbytes::v5::{LastWill, Packet, PublishProperties};
 
 use crate::mosquitto::{Client, options};
 
@@ -126,10 +126,15 @@ async fn what_is_under_way_when_a_broker_stops_comes_after_its_return() -> Resul
     };
     let (published, ()) = tokio::join!(publishing, restarting);
     published?;
-    device.publish("muster/v1/d/d/task", "end").await?;
     let mut late = Client::connect(again).await?;
-    let arrived = late.received_until("end").await?;
-    let different: HashSet<_> = arrived.into_iter().map(|(_, payload)| payload).collect();
-    assert_eq!(different.len(), MANY + 1);
-    Ok(())
+    // In no promised order: Mosquitto 2.0.11 sends more than a Receive Maximum, and puts what was too much behind what came later.
+    let mut arrived: HashSet<Bytes> = late.received.iter().map(|message| message.payload.clone()).collect();
+    let all = late.until("all messages", |packet| {
+        if let Packet::Publish(publish) = packet {
+            arrived.insert(publish.payload.clone());
+        }
+        (arrived.len() == MANY).then_some(())
+    });
+    let all = all.await;
+    all.with_context(|| format!("{} of {MANY} arrived", arrived.len()))
 }

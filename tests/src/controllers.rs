@@ -69,6 +69,11 @@ impl Controllers {
         self.all[number].program.peak_rss_kib()
     }
 
+    /// CPU time of one since it was last started, in seconds.
+    pub fn cpu_seconds(&self, number: usize) -> f64 {
+        self.all[number].program.cpu_seconds()
+    }
+
     /// `kill -9` of one, and a new start on the same ports and files.
     pub fn kill_and_restart(&mut self, number: usize) {
         let controller = &mut self.all[number];

@@ -76,7 +76,7 @@ pub(crate) async fn create(api: &Api, caller: &str, key: Option<String>, new: Ne
     collection.tasks = tasks;
     match api.store.create_escalation(&collection, &later).await? {
         Created::New => {
-            api.dispatch.poke();
+            api.dispatch.poke(std::iter::once(collection.id).chain(later.iter().map(|step| step.id)));
             tracing::info!(collection.id = %collection.id, kind = collection.request.kind(), targeted, by = caller, "a collection was made");
             Ok((true, answer(collection.id, targeted, false, collection.paused.as_ref(), settled.warnings)))
         }
@@ -109,7 +109,7 @@ pub(crate) async fn pause(api: &Api, caller: &str, id: CollectionId, pause: Paus
     }
     match api.store.pause(id, caller, &why, OffsetDateTime::now_utc()).await? {
         muster_store::Paused::Done => {
-            api.dispatch.poke();
+            api.dispatch.poke([id]);
             tracing::info!(collection.id = %id, why, by = caller, "a collection was paused");
         }
         // Paused is what the caller wanted, done before.
@@ -124,7 +124,7 @@ pub(crate) async fn pause(api: &Api, caller: &str, id: CollectionId, pause: Paus
 pub(crate) async fn resume(api: &Api, caller: &str, id: CollectionId) -> ApiResult<CollectionView> {
     match api.store.resume(id, caller, OffsetDateTime::now_utc()).await? {
         Resumed::Done { stage } => {
-            api.dispatch.poke();
+            api.dispatch.poke([id]);
             tracing::info!(collection.id = %id, stage, by = caller, "a collection was resumed");
         }
         Resumed::Already => {}
@@ -196,14 +196,15 @@ pub(crate) async fn cancel(api: &Api, caller: &str, id: CollectionId, cancel: Ca
     match api.store.cancel_collection(id, which, caller, OffsetDateTime::now_utc()).await? {
         Cancelled::Done { tasks } => {
             let mut tasks = tasks;
-            for step in api.store.later_steps(id).await? {
+            let steps = api.store.later_steps(id).await?;
+            for step in &steps {
                 if let Cancelled::Done { tasks: more } =
                     api.store.cancel_collection(step.id, which, caller, OffsetDateTime::now_utc()).await?
                 {
                     tasks += more;
                 }
             }
-            api.dispatch.poke();
+            api.dispatch.poke(std::iter::once(id).chain(steps.iter().map(|step| step.id)));
             tracing::info!(collection.id = %id, tasks, by = caller, "a collection was cancelled");
             Ok(Touched { tasks })
         }
@@ -247,7 +248,7 @@ pub(crate) async fn rerun(api: &Api, caller: &str, id: CollectionId, rerun: Reru
     let wanted = muster_store::Rerun { collection: id, who: caller, reasons: &rerun.reasons, expires_at, limits, now };
     match api.store.rerun(&wanted).await? {
         Reran::Done { tasks } => {
-            api.dispatch.poke();
+            api.dispatch.poke([id]);
             tracing::info!(collection.id = %id, tasks, by = caller, "tasks run again");
             Ok(Touched { tasks })
         }

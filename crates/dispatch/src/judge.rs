@@ -231,7 +231,7 @@ impl Looker {
     }
 
     async fn put_answer(&self, work: &OpenWork, attempt: AttemptId, modules: Vec<(String, String)>) -> Result<Landed, LandingError> {
-        let extension = match work.request {
+        let extension = match work.row.request {
             CollectionRequest::Logs { content_type: ContentType::Json, .. } => "json",
             _ => "log",
         };
@@ -277,7 +277,7 @@ impl Looker {
             collection: work.id,
             device: row.device.clone(),
             correlation_id: row.correlation_id.clone(),
-            case: work.case.clone(),
+            case: work.row.case.clone(),
             verdict: judgement.verdict,
             reason: judgement.reason,
             missing: judgement.missing,

@@ -57,6 +57,7 @@ use std::time::Duration;
 
 use muster_landing::Landing;
 use muster_store::Store;
+use muster_wire::CollectionId;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -113,6 +114,7 @@ impl Stage {
 #[derive(Clone)]
 pub struct DispatchHandle {
     wake: Wake,
+    works: Arc<OpenWorks>,
     session: Session,
     counters: Counters,
     window: Arc<Window>,
@@ -134,6 +136,7 @@ impl Dispatch {
         let (polls, counters) = (Arc::new(poll::Polls::default()), Counters::default());
         let handle = DispatchHandle {
             wake: wake.clone(),
+            works: works.clone(),
             session: session.clone(),
             counters: counters.clone(),
             window: window.clone(),
@@ -239,8 +242,9 @@ impl Dispatch {
 }
 
 impl DispatchHandle {
-    /// Something changed that the loops should look at now: a new collection, a pause, a cancel, a rerun.
-    pub fn poke(&self) {
+    /// These are new, or were paused, resumed, cancelled or run again: the loops look at them now.
+    pub fn poke(&self, collections: impl IntoIterator<Item = CollectionId>) {
+        self.works.tell(collections);
         self.wake.works();
         self.wake.ended();
     }

@@ -346,7 +346,7 @@ impl Looker {
                     &to,
                     work.method,
                     attempt,
-                    request::payload(&work.request, grant.as_ref().map(|grant| grant.url().expose_secret()), skew),
+                    request::payload(&work.row.request, grant.as_ref().map(|grant| grant.url().expose_secret()), skew),
                 )
             }
         };

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use muster_store::{Looking, Store, StoreError, TakeRequest, TaskFilter};
-use muster_wire::http::MAX_PAGE;
-use muster_wire::{CollectionId, TaskState};
+use muster_store::{Looking, Store, StoreError, TakeRequest};
+use muster_wire::CollectionId;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -19,8 +18,8 @@ use crate::wake::Wake;
 use crate::window::Window;
 use crate::work::{OpenWork, OpenWorks};
 
-/// Most tasks of one collection taken up by one scan, of each kind.
-const MAX_TAKEN: u32 = 2000;
+/// Most tasks taken up by one statement.
+const TAKEN_AT_ONCE: u32 = 2000;
 /// A scan takes at most one part in so many of the time: a large database is scanned less often.
 const SHARE: u32 = 20;
 /// The same for looks at what has ended between two scans; somebody waits for these.
@@ -99,14 +98,43 @@ impl Scan {
         let in_flight = self.store.in_flight(Some(&self.options.owner)).await?;
         self.window.set(in_flight.into_iter().map(|(id, count)| (id, u32::try_from(count).unwrap_or(u32::MAX))).collect());
         self.works.set_counted();
-        self.works.refresh(&self.store).await?;
+        self.works.refresh(&self.store, &self.wake).await?;
         let now = OffsetDateTime::now_utc();
-        for work in self.works.all() {
-            self.scan_collection(&work, now).await?;
-        }
-        self.growth.grow(&self.works.all(), now).await?;
+        self.take_up(now).await?;
+        let works = self.works.all();
+        let ids = |which: &dyn Fn(&OpenWork) -> bool| works.iter().filter(|work| which(work)).map(|work| work.id).collect::<Vec<_>>();
+        self.store.cancel_requeued(&ids(&|work| work.row.cancelled_at.is_some()), now).await?;
+        let expired = self.store.expire(&ids(&|work| work.expires_at <= now), now).await?;
+        self.scanned.expired.fetch_add(expired, Ordering::Relaxed);
+        self.growth.grow(&works, now).await?;
         self.close(now).await?;
         self.wake.outbound();
+        Ok(())
+    }
+
+    /// Takes up what nobody was heard of, and what nobody judges.
+    async fn take_up(&self, now: OffsetDateTime) -> Result<(), StoreError> {
+        let looking = Looking { first: self.options.look_first, max: self.options.look_max, grace: self.options.grace };
+        let lease_until = now + self.options.verify_lease;
+        let begin = TakeRequest { after: None, limit: TAKEN_AT_ONCE, owner: &self.options.owner, now, lease_until };
+        let mut next = Some(begin.clone());
+        while let Some(request) = next {
+            let silent = self.store.take_silent(&request, &looking).await?;
+            self.scanned.silent.fetch_add(silent.tasks.len() as u64, Ordering::Relaxed);
+            for task in silent.tasks {
+                self.looks.look(Job::Silence { attempt: task.attempt });
+            }
+            next = silent.scanned_to.map(|task| TakeRequest { after: Some(task), ..request });
+        }
+        let mut next = Some(begin);
+        while let Some(request) = next {
+            let unjudged = self.store.take_uploaded(&request).await?;
+            self.scanned.unjudged.fetch_add(unjudged.tasks.len() as u64, Ordering::Relaxed);
+            for task in unjudged.tasks {
+                self.looks.look(Job::Judge { attempt: task.attempt });
+            }
+            next = unjudged.scanned_to.map(|task| TakeRequest { after: Some(task), ..request });
+        }
         Ok(())
     }
 
@@ -120,53 +148,14 @@ impl Scan {
         for id in &finished {
             tracing::info!(collection = %id, "collection finished");
             self.window.closed(*id);
-            self.close_inboxes(*id).await?;
         }
-        self.works.refresh(&self.store).await
-    }
-
-    /// Ends the grants of tasks that were cancelled or given up while a device was at work on them. Closing what is closed costs nothing.
-    async fn close_inboxes(&self, id: CollectionId) -> Result<(), StoreError> {
-        if !self.works.get(id).is_some_and(|work| work.uploads()) {
-            return Ok(());
+        // Ends the grants of tasks that were cancelled or given up while a device was at work on them. Closing what is closed costs nothing.
+        let uploads = |id: &CollectionId| self.works.get(*id).is_some_and(|work| work.uploads());
+        let uploads: Vec<CollectionId> = finished.iter().copied().filter(uploads).collect();
+        for attempt in self.store.abandoned_attempts(&uploads).await? {
+            self.looks.close(attempt);
         }
-        let states = vec![TaskState::Cancelled, TaskState::Expired, TaskState::Failed];
-        let mut filter = TaskFilter { limit: MAX_PAGE, states, ..TaskFilter::default() };
-        loop {
-            let tasks = self.store.tasks(id, &filter).await?;
-            for task in tasks.iter().filter(|task| task.attempt > 0) {
-                self.looks.close(task.id.attempt(task.attempt));
-            }
-            match tasks.last() {
-                Some(last) if tasks.len() == MAX_PAGE as usize => filter.after = Some(last.id),
-                _ => return Ok(()),
-            }
-        }
-    }
-
-    async fn scan_collection(&self, work: &OpenWork, now: OffsetDateTime) -> Result<(), StoreError> {
-        let lease_until = now + self.options.verify_lease;
-        let take = TakeRequest { collection: work.id, after: None, limit: MAX_TAKEN, owner: &self.options.owner, now, lease_until };
-        let looks = Looking {
-            first: self.options.look_first,
-            max: self.options.look_max,
-            gives_up_after: work.attempt_timeout + self.options.grace,
-        };
-        for task in self.store.take_silent(&take, &looks).await?.tasks {
-            self.scanned.silent.fetch_add(1, Ordering::Relaxed);
-            self.looks.look(Job::Silence { attempt: task.attempt });
-        }
-        for task in self.store.take_uploaded(&take).await?.tasks {
-            self.scanned.unjudged.fetch_add(1, Ordering::Relaxed);
-            self.looks.look(Job::Judge { attempt: task.attempt });
-        }
-        if work.row.cancelled_at.is_some() {
-            self.store.cancel_requeued(work.id, now).await?;
-        }
-        if work.expires_at <= now {
-            let expired = self.store.expire(work.id, now).await?;
-            self.scanned.expired.fetch_add(expired, Ordering::Relaxed);
-        }
+        self.works.remove(&finished).await;
         Ok(())
     }
 }

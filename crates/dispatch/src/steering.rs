@@ -75,6 +75,7 @@ impl Steering {
                 }
             };
             counter.fetch_add(1, Ordering::Relaxed);
+            self.works.tell([work.id]);
             changed = true;
         }
         changed

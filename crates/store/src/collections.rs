@@ -14,11 +14,14 @@ use uuid::Uuid;
 
 use crate::connect::Store;
 use crate::counters::Tally;
-use crate::dialect::{Tx, Value};
+use crate::dialect::{Row, Tx, Value};
 use crate::entity::{collection, collection_event};
 use crate::error::{StoreError, run};
 use crate::instant::{from_ms, maybe_from_ms, to_ms};
 use crate::text::{bounded, clean_json};
+
+/// Most collections read by one statement.
+const MAX_READ: usize = 500;
 
 /// A collection as it was asked for, and how it ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,6 +76,18 @@ pub struct Collection {
     pub closed_at: Option<OffsetDateTime>,
     /// Final counters, once closed.
     pub outcome: Option<Tally>,
+}
+
+/// All that changes of a collection while it is open. Two that are equal stand for the same [`Collection`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    paused_at: Option<i64>,
+    cancelled_at: Option<i64>,
+    expires_at: i64,
+    attempt_timeout_ms: i64,
+    attempt_limit: i16,
+    in_flight: i64,
+    targeted: i64,
 }
 
 /// Which collections, newest first.
@@ -163,6 +178,19 @@ impl TryFrom<collection::Model> for Collection {
 }
 
 impl Collection {
+    /// What can change of it, as it was when it was read.
+    pub fn stamp(&self) -> Stamp {
+        Stamp {
+            paused_at: self.paused.as_ref().map(|paused| to_ms(paused.at)),
+            cancelled_at: self.cancelled_at.map(to_ms),
+            expires_at: to_ms(self.expires_at),
+            attempt_timeout_ms: i64::try_from(self.attempt_timeout.as_millis()).unwrap_or(i64::MAX),
+            attempt_limit: i16::from(self.attempt_limit),
+            in_flight: self.in_flight.map_or(0, i64::from),
+            targeted: i64::try_from(self.targeted).unwrap_or(i64::MAX),
+        }
+    }
+
     /// Where it stands.
     pub fn state(&self) -> CollectionState {
         match (self.cancelled_at, self.closed_at) {
@@ -234,6 +262,54 @@ impl Store {
                 .all(self.entities())
                 .await?;
             rows.into_iter().map(Collection::try_from).collect()
+        })
+        .await
+    }
+
+    /// Those of these collections that are not closed.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn open_collections_of(&self, ids: &[CollectionId]) -> Result<Vec<Collection>, StoreError> {
+        run("reading open collections", || async {
+            let mut open = Vec::with_capacity(ids.len());
+            for some in ids.chunks(MAX_READ) {
+                let rows = collection::Entity::find()
+                    .filter(collection::Column::Id.is_in(some.iter().map(|id| id.uuid())))
+                    .filter(collection::Column::ClosedAt.is_null())
+                    .all(self.entities())
+                    .await?;
+                for row in rows {
+                    open.push(Collection::try_from(row)?);
+                }
+            }
+            Ok(open)
+        })
+        .await
+    }
+
+    /// The ids of the collections that are not closed, oldest first, each with what can have changed since it was read.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn open_stamps(&self) -> Result<Vec<(CollectionId, Stamp)>, StoreError> {
+        const SQL: &str = "SELECT c.id, c.paused_at, c.cancelled_at, c.expires_at, c.attempt_timeout_ms, c.attempt_limit, c.in_flight, c.targeted \
+            FROM collection c WHERE c.closed_at IS NULL ORDER BY c.id";
+        run("listing open collections", || async {
+            let rows = self.reader().await?.fetch(SQL, &[], None).await?;
+            let stamp = |row: &Row| {
+                let stamp = Stamp {
+                    paused_at: row.get(1)?,
+                    cancelled_at: row.get(2)?,
+                    expires_at: row.get(3)?,
+                    attempt_timeout_ms: row.get(4)?,
+                    attempt_limit: row.get(5)?,
+                    in_flight: row.get(6)?,
+                    targeted: row.get(7)?,
+                };
+                Ok((collection_id(row.get(0)?)?, stamp))
+            };
+            rows.iter().map(stamp).collect()
         })
         .await
     }

@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::apply::{reason, task_state};
+use crate::collections::{collection_id, number};
 use crate::connect::Store;
-use crate::dialect::{Row, Tx, Value};
+use crate::dialect::{Batch, ID_BYTES, Row, Tx, Value, parcels};
 use crate::error::{StoreError, run};
 use crate::presence::OFFLINE;
 
@@ -69,6 +70,42 @@ pub(crate) async fn tally_in(tx: &mut Tx, collection: CollectionId, targeted: i6
     let groups = tx.fetch(&counting(), &range(collection), None).await?;
     let bytes = tx.fetch(BYTES, &range(collection), None).await?;
     read(collection, targeted, &groups, &bytes)
+}
+
+/// Counts collections whose tasks are all final, with what each of them targeted; in their order.
+pub(crate) async fn final_tallies(tx: &mut Tx, targeted: &[(CollectionId, i64)]) -> Result<BTreeMap<CollectionId, Tally>, StoreError> {
+    let dialect = tx.dialect();
+    let tasks = format!("SELECT v.low, t.state, t.reason, count(*) FROM {} GROUP BY 1, 2, 3", dialect.in_ranges("task", "id"));
+    let bytes = format!("SELECT v.low, CAST(sum(t.size_bytes) AS bigint) FROM {} GROUP BY 1", dialect.in_ranges("bundle", "task_id"));
+    let mut states: BTreeMap<CollectionId, Vec<(TaskState, bool, u64)>> = BTreeMap::new();
+    let mut tallies: BTreeMap<CollectionId, Tally> = targeted.iter().map(|(collection, _)| (*collection, Tally::default())).collect();
+    for parcel in parcels(targeted, |_| 2 * ID_BYTES) {
+        let ends = || parcel.iter().map(|(collection, _)| collection.task_range());
+        let batch = Batch::default().ids("low", ends().map(|(low, _)| low)).ids("high", ends().map(|(_, high)| high));
+        for row in tx.fetch(&tasks, &[], Some(&batch)).await? {
+            let collection = collection_id(row.get(0)?)?;
+            let count: u64 = number("a number of tasks", row.get::<i64>(3)?)?;
+            states.entry(collection).or_default().push((task_state(row.get(1)?)?, false, count));
+            if let (Some(code), Some(tally)) = (row.get::<Option<i16>>(2)?, tallies.get_mut(&collection)) {
+                *tally.reasons.entry(reason(code)?).or_default() += count;
+            }
+        }
+        for row in tx.fetch(&bytes, &[], Some(&batch)).await? {
+            if let Some(tally) = tallies.get_mut(&collection_id(row.get(0)?)?) {
+                tally.bundle_bytes = number("bytes of bundles", row.get::<i64>(1)?)?;
+            }
+        }
+    }
+    for (collection, targeted) in targeted {
+        let counters = tally(number("a number of tasks", *targeted)?, states.remove(collection).unwrap_or_default());
+        if !adds_up(&counters) {
+            return Err(StoreError::Inconsistent(format!("{collection} targeted {targeted} devices and has {} tasks", counters.sum())));
+        }
+        if let Some(tally) = tallies.get_mut(collection) {
+            tally.counters = counters;
+        }
+    }
+    Ok(tallies)
 }
 
 /// The states of the tasks from one place of a collection up to another.

@@ -10,7 +10,7 @@ mod condition;
 mod open;
 mod tx;
 
-pub(crate) use batch::{Batch, ID_BYTES, VALUE_BYTES, Value, parcels};
+pub(crate) use batch::{Batch, ID_BYTES, STATEMENT_BYTES, VALUE_BYTES, Value, parcels};
 pub(crate) use condition::{Spot, sign};
 pub(crate) use open::{Pools, open};
 pub(crate) use tx::{Reader, Row, Tx};
@@ -49,6 +49,31 @@ impl Dialect {
         match self {
             Self::Postgres => format!("CAST(left(CAST({task} AS text), 34) || 'ff' AS uuid)"),
             Self::Sqlite => format!("unhex(hex(substr({task}, 1, 15)) || 'ff')"),
+        }
+    }
+
+    /// For each row of `outer` the tasks `t` of `inner` that meet the condition: at most `limit` in all, in the order of their ids within one
+    /// row of `outer`, locked, those that are locked left out.
+    ///
+    /// The range of ids of a row of `outer` is looked up once for each row, whatever the planner thinks of how many there are: in Postgres a
+    /// subquery with a limit is never turned into another join; in SQLite `CROSS JOIN` means the order in which it is written.
+    pub(crate) fn tasks_of_each(self, outer: &str, inner: &str, columns: &str, condition: &str, limit: &str) -> String {
+        match self {
+            Self::Postgres => format!(
+                "SELECT x.* FROM {outer} CROSS JOIN LATERAL \
+                 (SELECT {columns} FROM {inner} WHERE {condition} ORDER BY t.id LIMIT {limit} [[lock t]]) x LIMIT {limit}"
+            ),
+            Self::Sqlite => format!("SELECT {columns} FROM {outer} CROSS JOIN {inner} WHERE {condition} LIMIT {limit}"),
+        }
+    }
+
+    /// The rows `t` of a table whose key lies in a range of `v`, from `low` to `high`, as a part of `FROM`. As above each range is looked up
+    /// for itself: a plan made while the table was empty would read all of it and compare each row with every range.
+    pub(crate) fn in_ranges(self, table: &str, key: &str) -> String {
+        let within = format!("t.{key} >= v.low AND t.{key} <= v.high");
+        match self {
+            Self::Postgres => format!("[[v]] CROSS JOIN LATERAL (SELECT t.* FROM {table} t WHERE {within} OFFSET 0) t"),
+            Self::Sqlite => format!("[[v]] CROSS JOIN {table} t ON {within}"),
         }
     }
 

@@ -19,17 +19,18 @@ pub struct Looking {
     pub first: Duration,
     /// Longest time between two looks.
     pub max: Duration,
-    /// An attempt is given up so long after it was sent; a look falls on that moment.
-    pub gives_up_after: Duration,
+    /// An attempt is given up so long after the time its collection gives it; a look falls on that moment.
+    pub grace: Duration,
 }
 
-/// `$4` is the time, `$6` the shortest and `$7` the longest wait, `$8` the whole length of an attempt. The wait is as long as the attempt is
-/// old, within its bounds, and does not step over the moment at which the attempt is given up.
+/// `$3` is the time, `$5` the shortest and `$6` the longest wait, `$7` what an attempt has beside its own time. The wait is as long as the
+/// attempt is old, within its bounds, and does not step over the moment at which the attempt is given up.
 const NEXT_LOOK: &str = "CASE \
-    WHEN $4 < task.dispatched_at + $8 AND $4 + (CASE WHEN $4 - task.dispatched_at > $7 THEN $7 WHEN $4 - task.dispatched_at < $6 THEN $6 \
-    ELSE $4 - task.dispatched_at END) > task.dispatched_at + $8 THEN task.dispatched_at + $8 \
-    ELSE $4 + (CASE WHEN $4 - task.dispatched_at > $7 THEN $7 WHEN $4 - task.dispatched_at < $6 THEN $6 \
-    ELSE $4 - task.dispatched_at END) END";
+    WHEN $3 < task.dispatched_at + taken.attempt_timeout_ms + $7 AND $3 + (CASE WHEN $3 - task.dispatched_at > $6 THEN $6 \
+    WHEN $3 - task.dispatched_at < $5 THEN $5 ELSE $3 - task.dispatched_at END) > task.dispatched_at + taken.attempt_timeout_ms + $7 \
+    THEN task.dispatched_at + taken.attempt_timeout_ms + $7 \
+    ELSE $3 + (CASE WHEN $3 - task.dispatched_at > $6 THEN $6 WHEN $3 - task.dispatched_at < $5 THEN $5 \
+    ELSE $3 - task.dispatched_at END) END";
 
 impl Store {
     /// Takes tasks with a device (dispatched or accepted) whose lease has passed, and leases them to the caller until the next look
@@ -38,8 +39,8 @@ impl Store {
     /// # Errors
     /// The database's.
     pub async fn take_silent(&self, request: &TakeRequest<'_>, looking: &Looking) -> Result<OpenTasks, StoreError> {
-        let lease = [looking.first, looking.max.max(looking.first), looking.gives_up_after].map(|wait| Value::Number(millis(wait)));
-        let silent = format!("t.state IN ({}, {}) AND t.lease_until <= $4", TaskState::Dispatched.code(), TaskState::Accepted.code());
+        let lease = [looking.first, looking.max.max(looking.first), looking.grace].map(|wait| Value::Number(millis(wait)));
+        let silent = format!("t.state IN ({}, {}) AND t.lease_until <= $3", TaskState::Dispatched.code(), TaskState::Accepted.code());
         run("taking silent attempts", || self.take(request, &silent, NEXT_LOOK, &lease)).await
     }
 

@@ -115,8 +115,7 @@ async fn claim_paced_in(tx: &mut Tx, request: &ClaimRequest<'_>, limits: &Limits
     }
     let mut batch = ClaimBatch { scanned_to: request.after, ..ClaimBatch::default() };
     if may > 0 {
-        let within = ClaimRequest { limit: may, ..request.clone() };
-        batch = claim_in(tx, &within, limit(&limits.stage_ends, pace.stage)).await?;
+        batch = claim_in(tx, std::slice::from_ref(request), may, limit(&limits.stage_ends, pace.stage)).await?;
     }
     let claimed = u32::try_from(batch.tasks.len()).unwrap_or(u32::MAX);
     if claimed > 0 || recounted {

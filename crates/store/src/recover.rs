@@ -2,6 +2,7 @@
 
 use muster_wire::{AttemptId, CollectionId, DeviceId, TaskId, TaskState};
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use crate::apply::{attempt_number, device_id, task_id, task_state};
 use crate::claim::MAX_CLAIM;
@@ -13,9 +14,7 @@ use crate::instant::{maybe_from_ms, to_ms};
 /// Which tasks to take.
 #[derive(Debug, Clone)]
 pub struct TakeRequest<'a> {
-    /// Of this collection.
-    pub collection: CollectionId,
-    /// Behind this task; from the beginning when absent.
+    /// Behind this task; from the oldest open collection when absent.
     pub after: Option<TaskId>,
     /// At most so many; cut at [`MAX_CLAIM`].
     pub limit: u32,
@@ -32,7 +31,7 @@ pub struct TakeRequest<'a> {
 pub struct OpenTasks {
     /// The tasks, in their order.
     pub tasks: Vec<OpenTask>,
-    /// Everything up to here was looked at; `None` when the end of the collection was reached.
+    /// Everything up to here was looked at; `None` when the end of the youngest open collection was reached.
     pub scanned_to: Option<TaskId>,
 }
 
@@ -88,13 +87,13 @@ impl Store {
     /// # Errors
     /// The database's.
     pub async fn take_uploaded(&self, request: &TakeRequest<'_>) -> Result<OpenTasks, StoreError> {
-        let free = format!("t.state = {} AND (t.lease_until IS NULL OR t.lease_until <= $4)", TaskState::Uploaded.code());
+        let free = format!("t.state = {} AND (t.lease_until IS NULL OR t.lease_until <= $3)", TaskState::Uploaded.code());
         let lease = [Value::Number(to_ms(request.lease_until))];
-        run("taking uploads", || self.take(request, &free, "$6", &lease)).await
+        run("taking uploads", || self.take(request, &free, "$5", &lease)).await
     }
 
-    /// Leases the tasks that meet the condition (where `$4` is the time) until the moment the expression `lease` gives for each (where
-    /// `$6` and on are `values`).
+    /// Leases the tasks of all open collections that meet the condition (where `$3` is the time) until the moment the expression `lease`
+    /// gives for each (where `taken.attempt_timeout_ms` is its collection's, and `$5` and on are `values`).
     pub(crate) async fn take(
         &self,
         request: &TakeRequest<'_>,
@@ -102,18 +101,21 @@ impl Store {
         lease: &str,
         values: &[Value<'_>],
     ) -> Result<OpenTasks, StoreError> {
-        let (first, last) = request.collection.task_range();
-        let (compare, from) = request.after.map_or((">=", first), |after| (">", after.uuid()));
         let limit = request.limit.min(MAX_CLAIM);
+        let taken = self.dialect().tasks_of_each(
+            "(SELECT c.id, c.last_task, c.attempt_timeout_ms FROM collection c WHERE c.closed_at IS NULL AND c.last_task > $2 ORDER BY c.id) c",
+            "task t",
+            "t.id, c.attempt_timeout_ms",
+            &format!("t.id >= c.id AND t.id <= c.last_task AND t.id > $2 AND {condition}"),
+            "$4",
+        );
         let sql = format!(
-            "WITH taken AS MATERIALIZED (SELECT t.id FROM task t WHERE t.id {compare} $2 AND t.id <= $3 AND {condition} \
-             ORDER BY t.id LIMIT $5 [[lock t]]) \
+            "WITH taken AS MATERIALIZED ({taken}) \
              UPDATE task SET owner = $1, lease_until = {lease} FROM taken WHERE task.id = taken.id RETURNING {COLUMNS}"
         );
         let mut all = vec![
             Value::Text(request.owner),
-            Value::Id(from),
-            Value::Id(last),
+            Value::Id(request.after.map_or(Uuid::nil(), TaskId::uuid)),
             Value::Number(to_ms(request.now)),
             Value::Number(i64::from(limit)),
         ];

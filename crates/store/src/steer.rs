@@ -130,5 +130,5 @@ async fn abort(tx: &mut Tx, id: CollectionId, now: OffsetDateTime) -> Result<Can
     if tx.execute(sql, &values, None).await? == 0 {
         return Ok(Cancelled::Already);
     }
-    Ok(Cancelled::Done { tasks: cancel_tasks(tx, id, Cancel::All, Reason::Aborted, now).await? })
+    Ok(Cancelled::Done { tasks: cancel_tasks(tx, &[id], Cancel::All, Reason::Aborted, now).await? })
 }

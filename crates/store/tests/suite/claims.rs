@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use muster_store::{Birth, ClaimRequest};
+use muster_store::{Birth, Cancel, ClaimBatch, ClaimRequest, MAX_CLAIM_COLLECTIONS};
 use muster_wire::presence::Presence;
-use muster_wire::{Reason, TaskState};
+use muster_wire::{CollectionId, Reason, TaskState};
 
 use crate::harness::*;
 
@@ -136,6 +136,65 @@ on_both! {
         assert_eq!(db.claim(collection, 100).await.len(), 1, "the next walk finds it");
     }
 
+    /// From many collections in one claim: each task by the terms of its own collection, and none of one that is paused or cancelled.
+    async fn many_collections_are_claimed_from_at_once(db) {
+        let mut ids = Vec::new();
+        for n in 0..30 {
+            let new = new_collection(&[device(n), device(100 + n)][..1 + n % 2]);
+            db.store.create_collection(&new).await.expect("a collection");
+            ids.push(new.id);
+        }
+        // Bundles of the first three, of which two are for one device: the older gets it.
+        let rival = new_collection(&[device(0)]);
+        db.store.create_collection(&rival).await.expect("a collection");
+        db.store.pause(ids[3], "ada", "wait", NOW).await.expect("paused");
+        db.store.cancel_collection(ids[4], Cancel::All, "ada", NOW).await.expect("cancelled");
+        let other = db.collection(1).await;
+        let request = |n: usize, collection| ClaimRequest {
+            lease_until: NOW + MINUTE * u32::try_from(n + 1).expect("small"),
+            device_until: (n < 3 || n == 30).then_some(NOW + MINUTE),
+            method: if n == 5 { "UploadSupportBundle" } else { "GetModuleLogs" },
+            ..claim_request(collection, 1)
+        };
+        db.store.record_births(&[Birth { device: device(5), presence: birth(), at: NOW, retained: false }, Birth { device: device(6), presence: birth(), at: NOW, retained: false }]).await.expect("recorded");
+        let requests: Vec<_> = ids.iter().copied().chain([rival.id]).enumerate().map(|(n, id)| request(n, id)).collect();
+        let batch = db.store.claim_each(&requests, 100).await.expect("a claim");
+        assert_eq!((batch.tasks.len(), batch.busy, batch.scanned_to), (45 - 2 - 1, 1, None));
+        assert!(batch.tasks.windows(2).all(|pair| pair[0].attempt < pair[1].attempt), "in order, each once");
+        for (n, id) in ids.iter().enumerate().filter(|(n, _)| ![3, 4].contains(n)) {
+            let own: Vec<_> = batch.tasks.iter().filter(|task| task.attempt.task().collection() == *id).collect();
+            assert_eq!((own.len(), own[0].device.clone()), (1 + n % 2, device(n)));
+            assert_eq!(own[0].method_listed, match n { 5 => Some(true), 6 => Some(false), _ => None });
+            let open = db.store.open_task(id.task(0)).await.expect("a read").expect("under way");
+            assert_eq!(open.lease_until, Some(NOW + MINUTE * u32::try_from(n + 1).expect("small")), "{n}");
+        }
+        for left in [ids[3], rival.id, other] {
+            assert_eq!(db.state(left.task(0)).await, TaskState::Queued);
+        }
+        assert_eq!(db.store.in_flight(None).await.expect("counted").len(), 28, "counted for each");
+        assert_eq!(db.store.claim_each(&requests, 100).await.expect("a claim").tasks, []);
+        assert_eq!(db.store.claim_each(&[], 100).await.expect("nothing"), ClaimBatch::default());
+    }
+
+    /// Where the limit cuts, it says so, and asking again gives the rest.
+    async fn a_claim_from_many_collections_keeps_to_its_limit(db) {
+        let mut requests = Vec::new();
+        for _ in 0..10 {
+            requests.push(claim_request(db.collection(3).await, 3));
+        }
+        let mut seen = HashSet::new();
+        for left in [30_usize, 22, 14, 6] {
+            let batch = db.store.claim_each(&requests, 8).await.expect("a claim");
+            assert_eq!((batch.tasks.len(), batch.scanned_to.is_some()), (left.min(8), left > 8));
+            seen.extend(batch.tasks.into_iter().map(|task| task.attempt));
+        }
+        assert_eq!(seen.len(), 30);
+        let many = vec![requests[0].clone(); MAX_CLAIM_COLLECTIONS + 1];
+        let error = db.store.claim_each(&many, 8).await.expect_err("too many").to_string();
+        assert!(error.contains("1000 collections"), "{error}");
+        db.store.claim_each(&many[1..], 8).await.expect("as many as may be");
+    }
+
     /// Offline devices wait; unknown ones are tried; what the birth said comes with the claim.
     async fn presence_decides_who_is_asked(db) {
         let collection = db.collection(4).await;
@@ -200,6 +259,32 @@ async fn claiming_reads_each_task_a_fixed_number_of_times() {
         let read = db.statistic("SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'task'").await;
         // Once to find it, once to dispatch it, once to finish it; and some that were looked at to find the end of a batch.
         assert!((3 * TASKS..4 * TASKS).contains(&read), "{read} rows were read for {TASKS} tasks");
+    })
+    .await;
+}
+
+/// Nor with the number of open collections beside those it claims from, of which each is one look at one task.
+#[tokio::test]
+async fn claiming_from_many_collections_reads_their_tasks_alone() {
+    const COLLECTIONS: usize = 300;
+    on_postgres(|db| async move {
+        for _ in 0..10 {
+            db.claim(CollectionId::new(), 100).await;
+        }
+        let mut requests = Vec::new();
+        for n in 0..2 * COLLECTIONS {
+            let new = new_collection(&[device(n)]);
+            db.store.create_collection(&new).await.expect("a collection");
+            requests.push(claim_request(new.id, 1));
+        }
+        for some in requests.chunks(100).take(3) {
+            let batch = db.store.claim_each(some, 100).await.expect("a claim");
+            assert_eq!(batch.tasks.len(), some.len());
+        }
+        let read = db.statistic("SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'task'").await;
+        let read = usize::try_from(read).expect("a count");
+        // Once to find it, once to dispatch it.
+        assert!((2 * COLLECTIONS..3 * COLLECTIONS).contains(&read), "{read} rows were read for {COLLECTIONS} tasks");
     })
     .await;
 }

@@ -112,7 +112,7 @@ on_both! {
         assert_eq!(db.store.append_tasks(new.id, &devices(2), NOW).await.expect("added"), 1);
         let expiry = NOW + 60 * MINUTE;
         assert_eq!(db.store.append_tasks(new.id, &devices(3), expiry).await.expect("too late"), 0);
-        db.store.expire(new.id, expiry).await.expect("expired");
+        db.store.expire(&[new.id], expiry).await.expect("expired");
         assert_eq!(db.store.close_finished(expiry).await.expect("closed"), [new.id]);
         let view = db.store.collection_view(new.id).await.expect("a read").expect("there");
         assert_eq!((view.counters.verified, view.counters.expired, view.state), (1, 1, CollectionState::Finished));

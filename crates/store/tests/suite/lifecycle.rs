@@ -18,7 +18,7 @@ on_both! {
         {
             db.force(collection.task(n as u32), state).await;
         }
-        assert_eq!(db.store.expire(collection, NOW + 60 * MINUTE).await.expect("expired"), 4);
+        assert_eq!(db.store.expire(&[collection], NOW + 60 * MINUTE).await.expect("expired"), 4);
         let reason = async |n: u32| {
             let task = db.store.task(collection.task(n)).await.expect("a read").expect("there").task;
             (task.state, task.reason)
@@ -29,7 +29,7 @@ on_both! {
         assert_eq!(reason(3).await, (TaskState::Expired, Some(Reason::DeadlinePassed)));
         assert_eq!(reason(4).await.0, TaskState::Uploaded, "left to be judged");
         assert_eq!(db.state(other.task(0)).await, TaskState::Queued, "nobody else's");
-        assert_eq!(db.store.expire(collection, NOW + 60 * MINUTE).await.expect("again"), 0);
+        assert_eq!(db.store.expire(&[collection], NOW + 60 * MINUTE).await.expect("again"), 0);
     }
 
     /// Cancelled is cancelled: nothing can be claimed, answered or sealed afterwards.
@@ -49,6 +49,67 @@ on_both! {
         let done = db.collection(0).await;
         db.store.close_finished(NOW).await.expect("closed");
         assert_eq!(db.store.cancel_collection(done, Cancel::All, "ada", NOW).await.expect("answered"), Cancelled::Finished);
+    }
+
+    /// Many at once: each keeps its own numbers, and what of them may still have an open inbox is known.
+    async fn many_collections_close_together(db) {
+        let mut ids = Vec::new();
+        for n in 0..20_usize {
+            ids.push(db.collection(n % 4).await);
+        }
+        let open = db.collection(1).await;
+        let states = [TaskState::Verified, TaskState::Failed, TaskState::Expired];
+        for (n, id) in ids.iter().enumerate() {
+            for place in 0..n % 4 {
+                db.force(id.task(place as u32), states[(n + place) % 3]).await;
+            }
+        }
+        let mut abandoned = db.store.abandoned_attempts(&ids).await.expect("read");
+        abandoned.sort_unstable();
+        let expected = ids.iter().enumerate().flat_map(|(n, id)| (0..n % 4).filter(move |place| !(n + place).is_multiple_of(3)).map(|place| id.task(place as u32).attempt(1)));
+        let mut expected: Vec<_> = expected.collect();
+        expected.sort_unstable();
+        assert_eq!(abandoned, expected);
+
+        let mut closed = db.store.close_finished(NOW).await.expect("closed");
+        closed.sort_unstable();
+        let mut all = ids.clone();
+        all.sort_unstable();
+        assert_eq!(closed, all);
+        assert_eq!(db.store.open_collections().await.expect("a read").iter().map(|c| c.id).collect::<Vec<_>>(), [open]);
+        for (n, id) in ids.iter().enumerate() {
+            let counters = db.store.counters(*id).await.expect("counted").expect("there");
+            let count = |state| (0..n % 4).filter(|place| states[(n + place) % 3] == state).count() as u64;
+            assert_eq!((counters.targeted, counters.verified), (n as u64 % 4, count(TaskState::Verified)), "{n}");
+            assert_eq!((counters.failed, counters.expired), (count(TaskState::Failed), count(TaskState::Expired)), "{n}");
+        }
+    }
+
+    /// What is open is listed with what can have changed; the rest is read by id.
+    async fn what_changed_of_an_open_collection_shows_in_its_stamp(db) {
+        let (first, second, done) = (db.collection(1).await, db.collection(2).await, db.collection(0).await);
+        db.store.close_finished(NOW).await.expect("closed");
+        let stamps = async || db.store.open_stamps().await.expect("listed").into_iter().collect::<std::collections::BTreeMap<_, _>>();
+        let read = async || {
+            let rows = db.store.open_collections_of(&[first, second, done, CollectionId::new()]).await.expect("read");
+            rows.iter().map(|row| (row.id, row.stamp())).collect::<std::collections::BTreeMap<_, _>>()
+        };
+        let before = stamps().await;
+        assert_eq!(before.len(), 2);
+        assert_eq!(before, read().await, "a row and its stamp agree");
+        db.store.pause(first, "ada", "wait", NOW).await.expect("paused");
+        let paused = stamps().await;
+        assert_eq!((paused[&first] == before[&first], paused[&second] == before[&second]), (false, true));
+        db.store.resume(first, "ada", NOW).await.expect("resumed");
+        assert_eq!(stamps().await, before);
+        db.store.cancel_collection(second, Cancel::All, "ada", NOW).await.expect("cancelled");
+        let cancelled = stamps().await;
+        assert!(cancelled[&second] != before[&second]);
+        let limits = RerunLimits { max_attempts: Some(9), ..RerunLimits::default() };
+        let rerun = Rerun { collection: second, who: "ada", reasons: &[Reason::CancelledByUser], expires_at: NOW + 99 * MINUTE, limits, now: NOW };
+        db.store.rerun(&rerun).await.expect("run again");
+        assert!(stamps().await[&second] != before[&second]);
+        assert_eq!(stamps().await, read().await);
     }
 
     /// A collection closes when its last task is final, once, and keeps its numbers.
@@ -84,7 +145,7 @@ on_both! {
             ])
             .await
             .expect("applied");
-        db.store.expire(new.id, NOW).await.expect("expired");
+        db.store.expire(&[new.id], NOW).await.expect("expired");
         db.store.close_finished(NOW).await.expect("closed");
 
         let rerun = |reasons: &'static [Reason]| Rerun { collection: new.id, who: "bob", reasons, expires_at: NOW + 120 * MINUTE, limits: RerunLimits::default(), now: NOW + MINUTE };
@@ -146,5 +207,34 @@ on_both! {
             assert_eq!(rerunning.await.expect("no panic"), Reran::Done { tasks: 3 });
             assert!(db.store.open_collections().await.expect("a read").iter().any(|open| open.id == collection));
         }
+    }
+}
+
+/// What it costs to end many collections together is a few looks at each, also when the server planned it while the tables were empty.
+#[tokio::test]
+async fn ending_many_collections_reads_each_a_fixed_number_of_times() {
+    const COLLECTIONS: usize = 600;
+    for (what, table) in [("closing", "collection"), ("closing", "task"), ("expiring", "task"), ("abandoned", "task")] {
+        on_postgres(move |db| async move {
+            let end = async |ids: Vec<CollectionId>| match what {
+                "closing" => db.store.close_finished(NOW).await.expect("closed").len(),
+                "expiring" => usize::try_from(db.store.expire(&ids, NOW).await.expect("expired")).expect("small"),
+                _ => db.store.abandoned_attempts(&ids).await.expect("read").len(),
+            };
+            end(vec![db.collection(0).await]).await;
+            let mut ids = Vec::new();
+            for n in 0..COLLECTIONS {
+                let new = new_collection(&[device(n)]);
+                db.store.create_collection(&new).await.expect("a collection");
+                ids.push(new.id);
+            }
+            let state = if what == "expiring" { TaskState::Dispatched } else { TaskState::Failed };
+            db.sql(&format!("UPDATE task SET state = {}, attempt = 1", state.code())).await;
+            let reads = format!("SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE relname = '{table}'");
+            assert_eq!(end(ids).await, COLLECTIONS);
+            let read = usize::try_from(db.statistic(&reads).await).expect("a count");
+            assert!(read < 8 * COLLECTIONS, "{what}: {read} rows of {table} were read for {COLLECTIONS} collections");
+        })
+        .await;
     }
 }

@@ -63,7 +63,7 @@ on_both! {
         let staged = muster_store::NewCollection { rollout: Rollout { stages, ..Rollout::default() }, ..new_collection(&devices(1)) };
         for new in [&paced, &staged] {
             db.store.create_collection(new).await.expect("a collection");
-            db.store.expire(new.id, NOW + 60 * MINUTE).await.expect("expired");
+            db.store.expire(&[new.id], NOW + 60 * MINUTE).await.expect("expired");
         }
         // Nothing but the row is touched: so many there are.
         let paces = async || db.sql("UPDATE pace SET passed_at = passed_at").await;

@@ -3,15 +3,14 @@
 use std::time::Duration;
 
 use muster_store::{Looking, TakeRequest};
-use muster_wire::{CollectionId, TaskState};
+use muster_wire::TaskState;
 
 use crate::harness::*;
 
-const LOOKING: Looking =
-    Looking { first: Duration::from_secs(30), max: Duration::from_secs(300), gives_up_after: Duration::from_secs(1000) };
+const LOOKING: Looking = Looking { first: Duration::from_secs(30), max: Duration::from_secs(300), grace: Duration::from_secs(940) };
 
-fn take(collection: CollectionId, now: time::OffsetDateTime) -> TakeRequest<'static> {
-    TakeRequest { collection, after: None, limit: 100, owner: "controller-b", now, lease_until: now + MINUTE }
+fn take(now: time::OffsetDateTime) -> TakeRequest<'static> {
+    TakeRequest { after: None, limit: 100, owner: "controller-b", now, lease_until: now + MINUTE }
 }
 
 on_both! {
@@ -22,11 +21,11 @@ on_both! {
         let mut accepted = step(claimed[1].attempt, TaskState::Accepted);
         accepted.correlation_id = Some("c".to_owned());
         db.store.apply(&[accepted, step(claimed[2].attempt, TaskState::Uploaded), step(claimed[3].attempt, TaskState::Verified)]).await.expect("applied");
-        assert!(db.store.take_silent(&take(collection, NOW), &LOOKING).await.expect("taken").tasks.is_empty(), "their time is not up");
+        assert!(db.store.take_silent(&take(NOW), &LOOKING).await.expect("taken").tasks.is_empty(), "their time is not up");
         let lookers: Vec<_> = (0..3)
             .map(|_| {
                 let store = db.store.clone();
-                tokio::spawn(async move { store.take_silent(&take(collection, NOW + MINUTE), &LOOKING).await.expect("taken").tasks })
+                tokio::spawn(async move { store.take_silent(&take(NOW + MINUTE), &LOOKING).await.expect("taken").tasks })
             })
             .collect();
         let mut taken = Vec::new();
@@ -39,9 +38,37 @@ on_both! {
         assert_eq!((accepted.state, accepted.correlation_id.as_deref(), accepted.accepted_at), (TaskState::Accepted, Some("c"), Some(NOW)));
 
         assert_eq!(db.store.release_leases("controller-a").await.expect("released"), 0, "they are another's now");
-        assert!(db.store.take_silent(&take(collection, NOW + MINUTE), &LOOKING).await.expect("taken").tasks.is_empty());
+        assert!(db.store.take_silent(&take(NOW + MINUTE), &LOOKING).await.expect("taken").tasks.is_empty());
         assert_eq!(db.store.release_leases("controller-b").await.expect("released"), 28);
-        assert_eq!(db.store.take_silent(&take(collection, NOW + MINUTE), &LOOKING).await.expect("taken").tasks.len(), 28);
+        assert_eq!(db.store.take_silent(&take(NOW + MINUTE), &LOOKING).await.expect("taken").tasks.len(), 28);
+    }
+
+    /// Page by page over all open collections, each attempt by the time its own collection gives it.
+    async fn silent_attempts_of_many_collections_are_taken_page_by_page(db) {
+        let mut patient = new_collection(&[device(0)]);
+        patient.attempt_timeout = MINUTE * 10;
+        db.store.create_collection(&patient).await.expect("a collection");
+        let mut ids = vec![patient.id];
+        for n in 0..6 {
+            ids.push(db.collection(1 + n % 3).await);
+        }
+        for id in &ids {
+            db.claim(*id, 3).await;
+        }
+        let looking = Looking { first: MINUTE, max: MINUTE * 60, grace: Duration::from_secs(5) };
+        let mut request = TakeRequest { limit: 5, ..take(NOW + MINUTE) };
+        let mut taken = Vec::new();
+        for left in [13_usize, 8, 3] {
+            let page = db.store.take_silent(&request, &looking).await.expect("taken");
+            assert_eq!((page.tasks.len(), page.scanned_to.is_some()), (left.min(5), left > 5));
+            request.after = page.scanned_to;
+            taken.extend(page.tasks);
+        }
+        assert!(taken.windows(2).all(|pair| pair[0].attempt < pair[1].attempt), "in order, each once");
+        for task in taken {
+            let due = if task.attempt.task().collection() == patient.id { NOW + MINUTE * 2 } else { NOW + MINUTE + Duration::from_secs(5) };
+            assert_eq!(task.lease_until, Some(due));
+        }
     }
 
     /// Looks become rarer with age, within bounds, and one falls on the moment the attempt is given up.
@@ -51,10 +78,10 @@ on_both! {
         let seconds = |n: u64| std::time::Duration::from_secs(n);
         // Sent at 0; looked at after so many seconds; the next look is due then.
         for (now, due) in [(60, 120), (120, 240), (240, 480), (480, 780), (780, 1000), (1000, 1300), (1300, 1600)] {
-            let taken = db.store.take_silent(&take(collection, NOW + seconds(now)), &LOOKING).await.expect("taken").tasks;
+            let taken = db.store.take_silent(&take(NOW + seconds(now)), &LOOKING).await.expect("taken").tasks;
             assert_eq!(taken.first().and_then(|task| task.lease_until), Some(NOW + seconds(due)), "at {now} s");
             let early = NOW + seconds(due) - std::time::Duration::from_millis(1);
-            assert!(db.store.take_silent(&take(collection, early), &LOOKING).await.expect("taken").tasks.is_empty(), "at {now} s");
+            assert!(db.store.take_silent(&take(early), &LOOKING).await.expect("taken").tasks.is_empty(), "at {now} s");
         }
     }
 
@@ -77,9 +104,9 @@ on_both! {
         kept.lease_until = Some(NOW + MINUTE);
         db.store.apply(&[step(claimed[0].attempt, TaskState::Uploaded), kept]).await.expect("applied");
         let taken = |batch: muster_store::OpenTasks| batch.tasks.iter().map(|task| task.attempt.task().ordinal()).collect::<Vec<_>>();
-        assert_eq!(taken(db.store.take_uploaded(&take(collection, NOW)).await.expect("taken")), [0]);
-        assert!(db.store.take_uploaded(&take(collection, NOW)).await.expect("taken").tasks.is_empty());
-        assert_eq!(taken(db.store.take_uploaded(&take(collection, NOW + MINUTE)).await.expect("taken")), [0, 1]);
+        assert_eq!(taken(db.store.take_uploaded(&take(NOW)).await.expect("taken")), [0]);
+        assert!(db.store.take_uploaded(&take(NOW)).await.expect("taken").tasks.is_empty());
+        assert_eq!(taken(db.store.take_uploaded(&take(NOW + MINUTE)).await.expect("taken")), [0, 1]);
     }
 
     /// What is under way can be counted, for one controller and for all.

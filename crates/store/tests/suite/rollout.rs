@@ -143,7 +143,7 @@ on_both! {
         assert_eq!(cancel(Cancel::Queued).await, Cancelled::Done { tasks: 3 });
         db.store.apply(&[step(claimed[0].attempt, TaskState::Verified), step(claimed[1].attempt, TaskState::Queued)]).await.expect("applied");
         assert!(db.claim(id, 5).await.is_empty(), "nothing is tried again");
-        assert_eq!(db.store.cancel_requeued(id, NOW).await.expect("cancelled"), 1);
+        assert_eq!(db.store.cancel_requeued(&[id], NOW).await.expect("cancelled"), 1);
         assert_eq!(db.store.close_finished(NOW).await.expect("closed"), [id]);
         assert_eq!(cancel(Cancel::All).await, Cancelled::Already);
     }

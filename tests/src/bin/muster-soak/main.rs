@@ -7,6 +7,7 @@ mod edges;
 mod fleet;
 mod large;
 mod priority;
+mod small;
 
 use std::time::Duration;
 
@@ -21,17 +22,20 @@ pub(crate) struct Plan {
     pub(crate) rate: f64,
     pub(crate) in_flight: u32,
     pub(crate) requests: usize,
+    pub(crate) collections: usize,
     pub(crate) bundle_kb: usize,
     /// Brokers between the devices and the core, beside those that so many devices need.
     pub(crate) edges: usize,
 }
 
 const USAGE: &str = "\
-Usage: muster-soak RUN [--devices N] [--seconds S] [--rate N] [--in-flight N] [--requests N] [--bundle-kb N] [--edges N]
+Usage: muster-soak RUN [--devices N] [--seconds S] [--rate N] [--in-flight N] [--requests N]
+                       [--collections N] [--bundle-kb N] [--edges N]
 
 Runs:
   controllers  three controllers, one killed every 10 s, the broker restarted twice; limits measured at the devices
   priority     one-device requests while a large collection runs, beside the same on an idle system
+  small        tens of thousands of collections of one device, all at once, and a stream of them beside many that wait
   large        a large collection: 20 % offline at the start, 5 % faulty, ramp, window, abort rule; counters at every sample
 
 More than 12,500 devices are spread over brokers of their own, for a process may have only so many open files; --edges N has at least N of
@@ -40,14 +44,24 @@ them. Their messages go to and from the broker of the controllers.
 Examples:
   muster-soak controllers --devices 2400 --seconds 120 --rate 1200 --in-flight 60
   muster-soak priority --devices 50000 --requests 300
+  muster-soak small --devices 2000 --collections 35000 --seconds 20 --rate 1000
   muster-soak large --devices 50000 --in-flight 2000 --seconds 1800";
 
 impl Plan {
     fn from_arguments() -> Self {
         let mut arguments = std::env::args().skip(1);
         let run = arguments.next().unwrap_or_default();
-        let mut plan =
-            Self { run, devices: 2400, span: Duration::from_secs(120), rate: 1200.0, in_flight: 60, requests: 300, bundle_kb: 4, edges: 0 };
+        let mut plan = Self {
+            run,
+            devices: 2400,
+            span: Duration::from_secs(120),
+            rate: 1200.0,
+            in_flight: 60,
+            requests: 300,
+            collections: 35_000,
+            bundle_kb: 4,
+            edges: 0,
+        };
         while let Some(argument) = arguments.next() {
             let number = arguments.next().and_then(|n| n.parse::<usize>().ok()).unwrap_or_else(|| usage(&argument));
             match argument.as_str() {
@@ -56,6 +70,7 @@ impl Plan {
                 "--rate" => plan.rate = number.max(1) as f64,
                 "--in-flight" => plan.in_flight = u32::try_from(number).unwrap_or(u32::MAX).max(1),
                 "--requests" => plan.requests = number.max(1),
+                "--collections" => plan.collections = number.max(1),
                 "--bundle-kb" => plan.bundle_kb = number,
                 "--edges" => plan.edges = number,
                 _ => usage(&argument),
@@ -104,6 +119,7 @@ async fn main() -> Result<()> {
     let findings = match plan.run.as_str() {
         "controllers" => controllers::run(&plan, directory.path()).await?,
         "priority" => priority::run(&plan, directory.path()).await?,
+        "small" => small::run(&plan, directory.path()).await?,
         "large" => large::run(&plan, directory.path()).await?,
         "--help" | "-h" => {
             println!("{USAGE}");

@@ -61,7 +61,7 @@ pub(crate) async fn run(plan: &Plan, directory: &Path) -> Result<Findings> {
 }
 
 /// The time of one request after the other, each for one device, in milliseconds.
-async fn measure(api: &Api, singles: &[DeviceId], requests: usize, priority: Priority) -> Result<Vec<f64>> {
+pub(crate) async fn measure(api: &Api, singles: &[DeviceId], requests: usize, priority: Priority) -> Result<Vec<f64>> {
     let mut times = Vec::with_capacity(requests);
     for number in 0..requests {
         let device = &singles[number % singles.len()];
@@ -83,6 +83,6 @@ async fn measure(api: &Api, singles: &[DeviceId], requests: usize, priority: Pri
     Ok(times)
 }
 
-fn at(sorted: &[f64], share: f64) -> f64 {
+pub(crate) fn at(sorted: &[f64], share: f64) -> f64 {
     sorted.get(((sorted.len() as f64 * share) as usize).min(sorted.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
 }
