@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{Choice, EscalationStep, Missing, PaceView, Paused, Priority, Retry, Rollout, Target, TargetView, Verdict, Window, WindowNow};
+use super::{Choice, ConsentKind, EscalationStep, Missing, Origin, PaceView, Paused, Priority, Retry, Rollout, Target, TargetView, Verdict, Window, WindowNow};
 use crate::method::request::{ContentType, Encoding, LogItem};
 use crate::{AttemptId, CollectionId, DeviceId, Reason, TaskId, TaskState};
 
@@ -237,6 +237,12 @@ pub struct CollectionView {
     pub case: Option<String>,
     /// Who asked.
     pub created_by: String,
+    /// What made it.
+    #[serde(default)]
+    pub origin: Origin,
+    /// The consent it needs, if it may not go without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needs_consent: Option<ConsentKind>,
     /// When.
     #[serde(with = "time::serde::rfc3339")]
     #[schema(value_type = String, format = DateTime)]
