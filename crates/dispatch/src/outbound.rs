@@ -13,7 +13,7 @@ use muster_domain::deadline::MIN_ATTEMPT;
 use muster_landing::Landing;
 use muster_store::{ClaimRequest, ClaimedTask, PacedClaim, Step, Store};
 use muster_wire::http::Priority;
-use muster_wire::{CollectionId, Reason, TaskId, TaskState};
+use muster_wire::{CollectionId, DeviceId, Reason, TaskId, TaskState};
 use secrecy::ExposeSecret;
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::DispatchOptions;
 use crate::apply::{Applier, Change, Then};
 use crate::clock;
+use crate::consent::{Held, held};
 use crate::inbound::step;
 use crate::look::{Looks, window};
 use crate::request::{self, Addressed};
@@ -113,6 +114,7 @@ impl Outbound {
                 lease_until: now + look.min(work.attempt_timeout),
                 method: work.method.as_str(),
                 device_until: work.one_per_device().then(|| window(&self.options, &work, now).give_up_at),
+                consent: work.row.needs_consent,
             };
             let claimed = match &work.limits {
                 None => self.store.claim(&claim).await.map(|batch| PacedClaim { batch, wait: None }),
@@ -170,6 +172,8 @@ impl Outbound {
             }
             return;
         }
+        // A grant is a permission to upload: asked once more right before it is given.
+        let Some(tasks) = self.with_consent(work, tasks).await else { return };
         let mut opening = FuturesUnordered::new();
         let mut tasks = tasks.into_iter();
         loop {
@@ -194,8 +198,33 @@ impl Outbound {
         }
     }
 
+    /// Those that may be given a grant. `None` when the records cannot be read: their leases bring all of them back.
+    async fn with_consent(&self, work: &OpenWork, tasks: Vec<ClaimedTask>) -> Option<Vec<ClaimedTask>> {
+        if work.row.needs_consent.is_none() {
+            return Some(tasks);
+        }
+        let devices: Vec<&DeviceId> = tasks.iter().map(|task| &task.device).collect();
+        let held = match held(&self.store, work, &devices).await {
+            Ok(held) => held,
+            Err(error) => {
+                tracing::warn!(collection = %work.id, error = &error as &dyn std::error::Error, "could not read consent; no grant is given");
+                return None;
+            }
+        };
+        let mut may = Vec::with_capacity(tasks.len());
+        for (task, held) in tasks.into_iter().zip(held) {
+            match held {
+                Held::Granted(_) => may.push(task),
+                // Not sent; its lease brings it back, and then the records are asked again.
+                Held::Suspended => {}
+                Held::Gone(why) => self.give_up(work, &task, TaskState::Cancelled, Reason::ConsentMissing, why).await,
+            }
+        }
+        Some(may)
+    }
+
     async fn publish(&self, work: &OpenWork, task: &ClaimedTask, now: OffsetDateTime, payload: bytes::Bytes) {
-        let to = Addressed { device: &task.device, wants_311: task.wants_311, window: window(&self.options, work, now), now };
+        let to = Addressed { device: &task.device, wants_311: task.wants_311, window: window(&self.options, work, now), now, proactive: work.is_proactive() };
         match request::send(&self.session, &to, work.method, task.attempt, payload).await {
             Ok(()) => {
                 self.sent.sent.fetch_add(1, Ordering::Relaxed);

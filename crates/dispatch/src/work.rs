@@ -14,7 +14,7 @@ use muster_domain::retry::{self, Reasons};
 use muster_domain::rollout::Limits;
 use muster_store::{Collection, Store, StoreError};
 use muster_wire::CollectionId;
-use muster_wire::http::{CollectionRequest, Priority, TargetView};
+use muster_wire::http::{CollectionRequest, ConsentKind, Priority, TargetView};
 use muster_wire::method::name::Method;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
@@ -82,6 +82,11 @@ impl OpenWork {
     /// Uploads need an inbox and a grant.
     pub(crate) fn uploads(&self) -> bool {
         matches!(self.work, Work::UploadOne | Work::UploadMany)
+    }
+
+    /// Nobody asked for it: devices are told so, and may refuse.
+    pub(crate) fn is_proactive(&self) -> bool {
+        self.row.needs_consent == Some(ConsentKind::Proactive)
     }
 
     /// A device is never asked for two bundles at the same time.

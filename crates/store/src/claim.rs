@@ -1,13 +1,16 @@
 //! Claiming: queued tasks become dispatched, each for one attempt, before their requests leave.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
+use muster_wire::http::ConsentKind;
 use muster_wire::{AttemptId, CollectionId, DeviceId, TaskId, TaskState};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::apply::{attempt_number, device_id, task_id};
 use crate::connect::Store;
+use crate::consent::admit;
+use crate::create::name_consents;
 use crate::dialect::{Batch, ID_BYTES, Tx, VALUE_BYTES, Value, parcels};
 use crate::error::{StoreError, run};
 use crate::instant::{maybe_from_ms, to_ms};
@@ -37,6 +40,8 @@ pub struct ClaimRequest<'a> {
     pub method: &'a str,
     /// Also take the device until then, the moment this attempt is given up, so that nobody else asks it for a bundle.
     pub device_until: Option<OffsetDateTime>,
+    /// The consent the collection needs: asked for each task in the transaction that claims it.
+    pub consent: Option<ConsentKind>,
 }
 
 /// What was claimed.
@@ -90,6 +95,10 @@ impl Store {
 pub(crate) async fn claim_in(tx: &mut Tx, request: &ClaimRequest<'_>, before: Option<u32>) -> Result<ClaimBatch, StoreError> {
     let limit = request.limit.min(MAX_CLAIM);
     let (mut tasks, scanned_to) = candidates(tx, request, limit, before).await?;
+    let consents = match request.consent.filter(|_| !tasks.is_empty()) {
+        None => HashMap::new(),
+        Some(kind) => admit(tx, kind, &mut tasks, request.now).await?,
+    };
     let found = tasks.len();
     if let Some(until) = request.device_until.filter(|_| !tasks.is_empty()) {
         let won = take_slots(tx, request, until, &tasks).await?;
@@ -98,6 +107,8 @@ pub(crate) async fn claim_in(tx: &mut Tx, request: &ClaimRequest<'_>, before: Op
     let busy = u32::try_from(found - tasks.len()).unwrap_or(u32::MAX);
     if !tasks.is_empty() {
         dispatch(tx, request, &tasks).await?;
+        let named: Vec<_> = tasks.iter().map(|task| task.attempt.task()).filter_map(|task| Some((task, *consents.get(&task)?))).collect();
+        name_consents(tx, &named).await?;
     }
     Ok(ClaimBatch { tasks, busy, scanned_to })
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use muster_wire::CollectionId;
 use muster_wire::http::{
-    CollectionOptions, CollectionRequest, CollectionState, CollectionView, EscalationStep, MAX_PAGE, MAX_TEXT_CHARS, PaceView, Paused,
+    CollectionOptions, CollectionRequest, CollectionState, CollectionView, ConsentKind, EscalationStep, MAX_PAGE, MAX_TEXT_CHARS, Origin,
+    PaceView, Paused,
     Priority, Retry, Rollout, StepOf, TargetView, Window,
 };
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
@@ -13,6 +14,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::connect::Store;
+use crate::consent::kind_of;
 use crate::counters::Tally;
 use crate::dialect::{Tx, Value};
 use crate::entity::{collection, collection_event};
@@ -35,6 +37,10 @@ pub struct Collection {
     pub case: Option<String>,
     /// Who asked.
     pub created_by: String,
+    /// What made it.
+    pub origin: Origin,
+    /// The consent without which no device of it may be asked.
+    pub needs_consent: Option<ConsentKind>,
     /// When.
     pub created_at: OffsetDateTime,
     /// After this, what is not done expires.
@@ -130,6 +136,8 @@ impl TryFrom<collection::Model> for Collection {
             reason: row.reason,
             case: row.case_id,
             created_by: row.created_by,
+            origin: row.origin.map(|text| parse("the origin of a collection", &text)).transpose()?.unwrap_or_default(),
+            needs_consent: row.consent_kind.map(|word| kind_of(&word)).transpose()?,
             created_at: from_ms(row.created_at)?,
             expires_at: from_ms(row.expires_at)?,
             attempt_timeout: Duration::from_millis(number("an attempt timeout", row.attempt_timeout_ms)?),
@@ -181,6 +189,8 @@ impl Collection {
             reason: self.reason,
             case: self.case,
             created_by: self.created_by,
+            origin: self.origin,
+            needs_consent: self.needs_consent,
             created_at: self.created_at,
             expires_at: self.expires_at,
             finished_at: self.closed_at,

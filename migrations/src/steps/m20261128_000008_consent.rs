@@ -16,7 +16,7 @@ impl MigrationTrait for Migration {
         let text = TERMS.replace('\'', "''");
         let insert = format!(
             "INSERT INTO consent_terms (kind, terms_id, version, locale, number, sha256, default_is, material, body, published_at, published_by) \
-             VALUES ('proactive', 'proactive-log-collection', '2026-12-01', 'en-GB', 1, '{TERMS_SHA256}', 'opt_in', 0, '{text}', {PUBLISHED_MS}, 'muster')"
+             VALUES ('proactive', 'proactive-log-collection', '2026-11-28', 'en-GB', 1, '{TERMS_SHA256}', 'opt_in', 0, '{text}', {PUBLISHED_MS}, 'muster')"
         );
         super::run(manager, &insert, &insert).await
     }
@@ -27,11 +27,11 @@ impl MigrationTrait for Migration {
 }
 
 /// The terms that come with the program: opt-in. An operator publishes others as a new version.
-const TERMS: &str = include_str!("../terms/proactive-log-collection.2026-12-01.en-GB.txt");
+const TERMS: &str = include_str!("../terms/proactive-log-collection.2026-11-28.en-GB.txt");
 /// Of that file; a test of the store computes it.
 const TERMS_SHA256: &str = "42f7792862a9ea57b700a13d7e391eefa7be475eff8c8127bd5c8a55be5a94b6";
-/// 2026-12-01 00:00 UTC.
-const PUBLISHED_MS: i64 = 1_796_083_200_000;
+/// 2026-11-28 00:00 UTC.
+const PUBLISHED_MS: i64 = 1_795_824_000_000;
 
 // A record is written once and never again. What holds for a scope is its row with the highest version, and two writers cannot both write
 // the next one. The tenant of a device is not part of its key: its own decisions say whose device it was.

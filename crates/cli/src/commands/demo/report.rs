@@ -286,6 +286,8 @@ mod tests {
             reason: None,
             case: None,
             created_by: "local".into(),
+            origin: muster_wire::http::Origin::Manual,
+            needs_consent: None,
             created_at: datetime!(2026-11-21 11:58:00 UTC),
             expires_at: datetime!(2026-11-21 12:00:00 UTC),
             finished_at: None,
