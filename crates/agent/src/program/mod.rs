@@ -13,7 +13,7 @@ use muster_agent::consent::{self, Word};
 use muster_agent::recent::RecentLog;
 use muster_agent::settings::{DEFAULTS, LogFormat, ModuleSettings, Settings, read_bounded};
 use muster_agent::upload::UploadOptions;
-use muster_agent::{Agent, Fault, FaultFigures, Fleet, FleetOptions, SettingsError, TlsFiles};
+use muster_agent::{Agent, ConsentShares, Fault, FaultFigures, Fleet, FleetOptions, SettingsError, TlsFiles};
 use muster_wire::presence::ProactiveConsent;
 use time::OffsetDateTime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -230,6 +230,7 @@ fn fleet_options(arguments: &FleetArguments) -> anyhow::Result<FleetOptions> {
         log_lines: arguments.log_lines,
         faults,
         figures,
+        consent: ConsentShares::of(&arguments.consent).map_err(Usage)?,
         keep_alive: arguments.keep_alive,
         upload: UploadOptions { connections: arguments.uploads, ..UploadOptions::default() },
         upload_ca: arguments.upload_ca_file.clone(),

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use crate::{ConsentId, DeviceId};
+use crate::{AttemptId, ConsentId, DeviceId};
 
 /// Longest tenant, site, actor or reason in a decision, in characters.
 pub const MAX_CONSENT_TEXT_CHARS: usize = 200;
@@ -443,6 +443,32 @@ pub struct NewTerms {
     pub material: bool,
     /// The text.
     pub text: String,
+}
+
+/// A line of the audit: what was refused, and what was removed when a consent ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ConsentAuditLine {
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    pub at: OffsetDateTime,
+    /// Whose token, or which part of the product.
+    pub who: String,
+    /// `refused`, `object_removed` or `inbox_closed`.
+    pub what: String,
+    /// About which kind of consent.
+    pub kind: ConsentKind,
+    /// Of which scope.
+    pub scope: ConsentScope,
+    /// Of which attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<AttemptId>,
+    /// Of which object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object: Option<String>,
+    /// More, for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
 }
 
 #[cfg(test)]
