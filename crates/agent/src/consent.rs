@@ -96,10 +96,7 @@ impl Consent {
 
     /// A real device's: what is kept, or else what the settings say.
     pub(crate) fn kept(state_dir: &Path, otherwise: ProactiveConsent) -> Self {
-        let consent = Self {
-            word: Mutex::new(Word { proactive_consent: otherwise, at: None }),
-            kept_in: Some(state_dir.to_owned()),
-        };
+        let consent = Self { word: Mutex::new(Word { proactive_consent: otherwise, at: None }), kept_in: Some(state_dir.to_owned()) };
         consent.notice();
         consent
     }

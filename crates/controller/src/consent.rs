@@ -89,8 +89,9 @@ pub(crate) async fn decide(api: &Api, caller: &str, new: NewDecision, what: What
 fn refused(refusal: Refusal, state: ConsentState, deciding: &Deciding) -> ApiError {
     let detail = format!("{}: {refusal}", deciding.scope);
     match refusal {
-        Refusal::Vendor => ApiError::new(StatusCode::FORBIDDEN, "vendor_cannot_decide", "The vendor does not decide", detail)
-            .next_step("name the customer who decided, the role and the channel (--on-behalf-of, --role, --channel); this try is on record"),
+        Refusal::Vendor => ApiError::new(StatusCode::FORBIDDEN, "vendor_cannot_decide", "The vendor does not decide", detail).next_step(
+            "name the customer who decided, the role and the channel (--on-behalf-of, --role, --channel); this try is on record",
+        ),
         Refusal::Role => ApiError::new(StatusCode::FORBIDDEN, "role_too_small", "The role does not cover this", detail).next_step(
             "a device-owner decides for a device, a site-owner for a site and its devices, a tenant-owner for all; this try is on record",
         ),
@@ -197,7 +198,12 @@ pub(crate) async fn publish(api: &Api, caller: &str, new: NewTerms) -> ApiResult
         faults.push(("text", format!("is 1 to {MAX_TERMS_CHARS} characters, without NUL; this one has {chars}")));
     }
     if !faults.is_empty() {
-        let error = ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_terms", "The terms cannot be published like this", "a value cannot be used");
+        let error = ApiError::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "invalid_terms",
+            "The terms cannot be published like this",
+            "a value cannot be used",
+        );
         return Err(faults.into_iter().fold(error, |error, (field, message)| error.field(field, message)));
     }
     let sha256: String = Sha256::digest(new.text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -211,7 +217,10 @@ pub(crate) async fn publish(api: &Api, caller: &str, new: NewTerms) -> ApiResult
             StatusCode::CONFLICT,
             "terms_exist",
             "These terms are published",
-            format!("version {} is there in {}, or its other languages say something else of silence or of asking again", new.version, new.locale),
+            format!(
+                "version {} is there in {}, or its other languages say something else of silence or of asking again",
+                new.version, new.locale
+            ),
         )
         .next_step("a published text never changes; publish another version")),
         Published::TooMany => Err(ApiError::new(

@@ -96,13 +96,11 @@ impl Withdrawals {
             Err(error) => return Err(error.into()),
         };
         let sealed = self.landing.list_sealed(attempt).await?;
-        let objects = listing.iter().flat_map(|listing| &listing.objects).map(|object| (format!("inbox/{}", object.name), object.size_bytes));
+        let objects =
+            listing.iter().flat_map(|listing| &listing.objects).map(|object| (format!("inbox/{}", object.name), object.size_bytes));
         let objects = objects.chain(sealed.iter().map(|object| (format!("sealed/{}", object.name), object.size_bytes)));
         let now = OffsetDateTime::now_utc();
-        let about = |what| AuditLine {
-            attempt: Some(attempt),
-            ..AuditLine::about(what, cleanup.kind, cleanup.device.clone(), now)
-        };
+        let about = |what| AuditLine { attempt: Some(attempt), ..AuditLine::about(what, cleanup.kind, cleanup.device.clone(), now) };
         let mut lines: Vec<AuditLine> = objects
             .map(|(name, bytes)| AuditLine {
                 object: Some(name),

@@ -202,8 +202,7 @@ impl Dispatch {
             scanned: counters.scanned.clone(),
         };
 
-        let withdrawals =
-            Withdrawals { store: store.clone(), landing: landing.clone(), options: options.clone(), wake: wake.clone() };
+        let withdrawals = Withdrawals { store: store.clone(), landing: landing.clone(), options: options.clone(), wake: wake.clone() };
 
         let (loop_stage, writer_stage, session_stage) = (Stage::new(), Stage::new(), Stage::new());
         session_stage.spawn(session::run(driver, session_stage.stop.clone()));

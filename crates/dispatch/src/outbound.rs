@@ -224,7 +224,13 @@ impl Outbound {
     }
 
     async fn publish(&self, work: &OpenWork, task: &ClaimedTask, now: OffsetDateTime, payload: bytes::Bytes) {
-        let to = Addressed { device: &task.device, wants_311: task.wants_311, window: window(&self.options, work, now), now, proactive: work.is_proactive() };
+        let to = Addressed {
+            device: &task.device,
+            wants_311: task.wants_311,
+            window: window(&self.options, work, now),
+            now,
+            proactive: work.is_proactive(),
+        };
         match request::send(&self.session, &to, work.method, task.attempt, payload).await {
             Ok(()) => {
                 self.sent.sent.fetch_add(1, Ordering::Relaxed);

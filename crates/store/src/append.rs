@@ -164,9 +164,8 @@ async fn append_in(tx: &mut Tx, collection: CollectionId, devices: Vec<DeviceId>
         insert_tasks(tx, collection, place, parcel, now).await?;
         place += parcel.len();
     }
-    let named = (targeted..).zip(&tasks).filter_map(|(n, task)| {
-        Some((collection.task(u32::try_from(n).ok()?), *consents.get(&task.device)?))
-    });
+    let named =
+        (targeted..).zip(&tasks).filter_map(|(n, task)| Some((collection.task(u32::try_from(n).ok()?), *consents.get(&task.device)?)));
     name_consents(tx, &named.collect::<Vec<_>>()).await?;
     let last = u32::try_from(all - 1).expect("bounded by MAX_COLLECTION_TASKS");
     let values = [Value::Number(i64::try_from(all).unwrap_or(i64::MAX)), Value::Id(collection.task(last).uuid()), Value::Id(first)];

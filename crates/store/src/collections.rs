@@ -5,8 +5,7 @@ use std::time::Duration;
 use muster_wire::CollectionId;
 use muster_wire::http::{
     CollectionOptions, CollectionRequest, CollectionState, CollectionView, ConsentKind, EscalationStep, MAX_PAGE, MAX_TEXT_CHARS, Origin,
-    PaceView, Paused,
-    Priority, Retry, Rollout, StepOf, TargetView, Window,
+    PaceView, Paused, Priority, Retry, Rollout, StepOf, TargetView, Window,
 };
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use serde::de::DeserializeOwned;

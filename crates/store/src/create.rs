@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use muster_wire::http::{CollectionRequest, ConsentKind, EscalationStep, MAX_TEXT_CHARS, Origin, Paused, Priority, Retry, Rollout, StepOf, TargetView, Window};
+use muster_wire::http::{
+    CollectionRequest, ConsentKind, EscalationStep, MAX_TEXT_CHARS, Origin, Paused, Priority, Retry, Rollout, StepOf, TargetView, Window,
+};
 use muster_wire::{CollectionId, ConsentId, DeviceId, Reason, TaskId, TaskState};
 use time::OffsetDateTime;
 use uuid::Uuid;

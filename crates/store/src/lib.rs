@@ -68,10 +68,11 @@ pub use apply::{MAX_STEPS, Step, StepOutcome};
 pub use bundles::{BundleFilter, BundleRecord};
 pub use claim::{ClaimBatch, ClaimRequest, ClaimedTask, MAX_CLAIM};
 pub use collections::{Collection, CollectionEvent, CollectionFilter};
-pub use consent::{
-    AuditLine, AuditWhat, Cleanup, Decided, Deciding, LAST_LOOK_AFTER, MAX_CLEANUPS, MAX_SUSPENSION, Published, RECHECK_SUSPENDED, StandingFilter, Terms,
-};
 pub use connect::{DEFAULT_CONNECTIONS, SchemaState, Store, StoreOptions};
+pub use consent::{
+    AuditLine, AuditWhat, Cleanup, Decided, Deciding, LAST_LOOK_AFTER, MAX_CLEANUPS, MAX_SUSPENSION, Published, RECHECK_SUSPENDED,
+    StandingFilter, Terms,
+};
 pub use counters::Tally;
 pub use create::{Created, Idempotency, MAX_COLLECTION_TASKS, NewCollection, NewTask};
 pub use devices::{DeviceFilter, KnownDevice};

@@ -13,8 +13,8 @@ use muster_tests::broker::{Mosquitto, Tuning};
 use muster_tests::postgres::Database;
 use muster_tests::wait;
 use muster_wire::http::{
-    Actor, Channel, CollectionRequest, ConsentAuditLine, ConsentKind, ConsentScope, DecisionRecorded, NewDecision, Origin, Page, Priority, Role,
-    Rollout, TargetView,
+    Actor, Channel, CollectionRequest, ConsentAuditLine, ConsentKind, ConsentScope, DecisionRecorded, NewDecision, Origin, Page, Priority,
+    Role, Rollout, TargetView,
 };
 use muster_wire::presence::ProactiveConsent;
 use muster_wire::{AlertId, AttemptId, CollectionId, DeviceId, Reason, TaskState};
@@ -117,7 +117,8 @@ impl Puppets {
 /// As any storage client does it; the status of the answer.
 async fn put(http: &reqwest::Client, grant: &str, name: &str, more: &str, body: Bytes) -> u16 {
     let (container, query) = grant.split_once('?').expect("a grant has a query");
-    let request = http.put(format!("{container}/{name}?{more}{query}")).header("x-ms-blob-type", "BlockBlob").header("x-ms-version", "2021-12-02");
+    let request =
+        http.put(format!("{container}/{name}?{more}{query}")).header("x-ms-blob-type", "BlockBlob").header("x-ms-version", "2021-12-02");
     request.body(body).send().await.expect("the storage answers").status().as_u16()
 }
 
@@ -147,7 +148,11 @@ fn proactive(devices: impl IntoIterator<Item = DeviceId>) -> NewCollection {
     let items = serde_json::from_str(r#"[{"id":"edgeAgent","filter":{}}]"#).expect("items");
     NewCollection {
         id: CollectionId::new(),
-        request: CollectionRequest::UploadLogs { items, encoding: muster_wire::method::request::Encoding::None, content_type: muster_wire::method::request::ContentType::Text },
+        request: CollectionRequest::UploadLogs {
+            items,
+            encoding: muster_wire::method::request::Encoding::None,
+            content_type: muster_wire::method::request::ContentType::Text,
+        },
         target: TargetView::Devices,
         reason: None,
         case: None,
@@ -188,7 +193,10 @@ async fn withdrawn_in_the_middle(landing: Landing<'_>) {
         puppets.born(n).await;
     }
     api.devices_online(DEVICES, Duration::from_secs(30)).await;
-    let tags = format!(r#"{{"devices":[{}],"patch":{{"tags":{{"tenant":"contoso","site":"oslo"}}}}}}"#, (0..DEVICES).map(|n| format!("\"{}\"", device(n))).collect::<Vec<_>>().join(","));
+    let tags = format!(
+        r#"{{"devices":[{}],"patch":{{"tags":{{"tenant":"contoso","site":"oslo"}}}}}}"#,
+        (0..DEVICES).map(|n| format!("\"{}\"", device(n))).collect::<Vec<_>>().join(",")
+    );
     let (status, text) = api.post_text("/api/v1/devices/tags", tags).await;
     assert_eq!(status, 200, "{text}");
 
@@ -209,7 +217,9 @@ async fn withdrawn_in_the_middle(landing: Landing<'_>) {
     }
     let sealed = || async { api.collection(new.id).await.map(|view| (view.counters.verified, view.counters.accepted)) };
     let in_flight = (DEVICES - DONE) as u64;
-    wait::until("ten bundles, twenty uploads under way", Duration::from_secs(60), sealed, |seen| *seen == Ok((DONE as u64, in_flight))).await.expect("read");
+    wait::until("ten bundles, twenty uploads under way", Duration::from_secs(60), sealed, |seen| *seen == Ok((DONE as u64, in_flight)))
+        .await
+        .expect("read");
 
     // One answer says how many ended with it.
     let began = std::time::Instant::now();
@@ -227,7 +237,8 @@ async fn withdrawn_in_the_middle(landing: Landing<'_>) {
         }
         statuses
     };
-    let statuses = wait::until("every grant refused", Duration::from_secs(60), refused, |all| all.iter().all(|status| *status >= 400)).await;
+    let statuses =
+        wait::until("every grant refused", Duration::from_secs(60), refused, |all| all.iter().all(|status| *status >= 400)).await;
     println!("grants refused after {:?}, with {statuses:?}", began.elapsed());
     assert!(statuses.iter().all(|status| matches!(status, 403 | 404)), "{statuses:?}");
 
@@ -322,7 +333,9 @@ async fn devices_say_what_their_owners_want() {
         let path = format!("/api/v1/consent/effective?device={enabled}");
         api.get::<serde_json::Value>(&path).await.map(|view| view["state"].as_str().unwrap_or_default().to_owned())
     };
-    wait::until("the withdrawal at the device", Duration::from_secs(30), state, |state| *state == Ok("revoked".to_owned())).await.expect("read");
+    wait::until("the withdrawal at the device", Duration::from_secs(30), state, |state| *state == Ok("revoked".to_owned()))
+        .await
+        .expect("read");
     let before = fleet.stats().requests;
     let again = proactive([enabled.clone()]);
     store.create_collection(&again).await.expect("made");
@@ -330,7 +343,9 @@ async fn devices_say_what_their_owners_want() {
     assert_eq!((view.counters.skipped, fleet.stats().requests), (1, before));
 
     // The device has the last word even where nobody told us: it is asked, and refuses.
-    sqlx::Executor::execute(&mut database.connect().await, "UPDATE device SET consent = 'enabled'; DELETE FROM consent_record").await.expect("our own database");
+    sqlx::Executor::execute(&mut database.connect().await, "UPDATE device SET consent = 'enabled'; DELETE FROM consent_record")
+        .await
+        .expect("our own database");
     decide(api, "grant", &by_the_owner(ConsentScope::Device { id: refused.clone() })).await;
     let asked = proactive([refused.clone()]);
     store.create_collection(&asked).await.expect("made");

@@ -256,7 +256,8 @@ impl Fleet {
                 _ => 0,
             };
             let consent = Consent::simulated(words[ordinal]);
-            let identity = Identity { id, ordinal: u32::try_from(ordinal).expect("at most MAX_DEVICES"), fault, clock_offset_seconds, consent };
+            let identity =
+                Identity { id, ordinal: u32::try_from(ordinal).expect("at most MAX_DEVICES"), fault, clock_offset_seconds, consent };
             let device = Device::new(identity, Arc::clone(&shared), Outbox::new(client), Table::in_memory());
             devices.push(Arc::clone(&device));
             let connects = Arc::clone(&connects);

@@ -23,13 +23,15 @@ pub(crate) enum Command {
       --files 'dpkg=/var/log/dpkg.log' --journal sshd=ssh.service")]
     Run(RunArguments),
     /// Activate the device, with what its owner says about proactive log collection
-    #[command(after_help = "Proactive: when the device raises one of the published alerts, logs about it are collected without anybody asking at that
+    #[command(
+        after_help = "Proactive: when the device raises one of the published alerts, logs about it are collected without anybody asking at that
 moment. The choice is kept in the state directory; a running agent notices it within seconds, and refuses such requests unless
 the answer was yes. Without --proactive-logs the owner leaves it to what the terms say of silence.
 
 Examples:
   muster-agent activate --proactive-logs yes --config /etc/muster-agent.toml
-  muster-agent activate --proactive-logs no --device press-0042 --state-dir /var/lib/muster-agent")]
+  muster-agent activate --proactive-logs no --device press-0042 --state-dir /var/lib/muster-agent"
+    )]
     Activate(ActivateArguments),
     /// Check the settings and print them, secrets masked
     #[command(after_help = "Example:\n  muster-agent check-config --config /etc/muster-agent.toml")]

@@ -59,7 +59,17 @@ pub(crate) struct Ask<'a> {
 impl<'a> Ask<'a> {
     pub(crate) fn new(device: &'a str, method: &'a str, payload: impl Into<Vec<u8>>) -> Self {
         let (attempt, expiry) = (Uuid::now_v7(), Some(30));
-        Self { device, method, payload: payload.into(), attempt, expiry, version: "1.0", max_response: None, response_topic: None, proactive: false }
+        Self {
+            device,
+            method,
+            payload: payload.into(),
+            attempt,
+            expiry,
+            version: "1.0",
+            max_response: None,
+            response_topic: None,
+            proactive: false,
+        }
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use muster_wire::DeviceId;
 use muster_wire::http::{
-    Actor, Channel, ConsentAuditLine, ConsentKind, ConsentRecord, ConsentScope, ConsentState, ConsentView, DecisionRecorded, MAX_TERMS_CHARS,
-    NewDecision, NewTerms, Role, Standing, TermsDefault, TermsView,
+    Actor, Channel, ConsentAuditLine, ConsentKind, ConsentRecord, ConsentScope, ConsentState, ConsentView, DecisionRecorded,
+    MAX_TERMS_CHARS, NewDecision, NewTerms, Role, Standing, TermsDefault, TermsView,
 };
 
 use crate::client::{Client, Query};
@@ -349,10 +349,7 @@ async fn decide(verb: &str, new: &NewDecision, client: &Client, out: &mut Out) -
 /// Who decided, when, by which channel, to which terms.
 fn of_record(sheet: Sheet, record: &ConsentRecord, out: &Out) -> Sheet {
     let auth = record.actor.auth.as_ref().map(|auth| format!(", {auth}")).unwrap_or_default();
-    let terms = record
-        .terms
-        .as_ref()
-        .map(|terms| format!("{} {} ({}), sha256 {}", terms.id, terms.version, terms.locale, terms.sha256));
+    let terms = record.terms.as_ref().map(|terms| format!("{} {} ({}), sha256 {}", terms.id, terms.version, terms.locale, terms.sha256));
     sheet
         .line("decision", format!("{} (number {}, {})", record.decision, record.version, record.basis.as_str().replace('_', " ")))
         .line("consent", record.consent_id.to_string())
@@ -376,7 +373,9 @@ fn sheet(view: &ConsentView, out: &Out) -> Sheet {
         .maybe("tenant", view.tenant.clone().filter(|_| matches!(view.scope, ConsentScope::Device { .. })))
         .maybe("site", view.site.clone())
         .maybe("device says", device);
-    let in_force = view.consent.and_then(|id| view.standings.iter().filter_map(|standing| standing.record.as_ref()).find(|record| record.consent_id == id));
+    let in_force = view
+        .consent
+        .and_then(|id| view.standings.iter().filter_map(|standing| standing.record.as_ref()).find(|record| record.consent_id == id));
     let shown = in_force.or_else(|| view.standings.iter().find_map(|standing| standing.record.as_ref()));
     if let Some(record) = shown {
         sheet = of_record(sheet, record, out);

@@ -235,8 +235,14 @@ impl Listed for Standing {
 }
 
 impl Listed for ConsentAuditLine {
-    const COLUMNS: &'static [Column] =
-        &[Column::text("TIME"), Column::text("WHAT"), Column::id("SCOPE"), Column::text("BY"), Column::text("OBJECT"), Column::text("DETAIL")];
+    const COLUMNS: &'static [Column] = &[
+        Column::text("TIME"),
+        Column::text("WHAT"),
+        Column::id("SCOPE"),
+        Column::text("BY"),
+        Column::text("OBJECT"),
+        Column::text("DETAIL"),
+    ];
 
     fn cells(&self, _now: OffsetDateTime) -> Vec<String> {
         vec![

@@ -8,7 +8,8 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use muster_store::CollectionFilter;
 use muster_wire::http::{
-    Cancel, CollectionAnswer, CollectionState, CollectionView, NewCollection, Origin, Page, Pause, Preview, Problem, Prune, Pruned, Rerun, Touched,
+    Cancel, CollectionAnswer, CollectionState, CollectionView, NewCollection, Origin, Page, Pause, Preview, Problem, Prune, Pruned, Rerun,
+    Touched,
 };
 use muster_wire::method::request::LogItem;
 use muster_wire::{CollectionId, DeviceId};

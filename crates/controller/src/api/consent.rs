@@ -9,8 +9,8 @@ use http::StatusCode;
 use muster_domain::consent::What;
 use muster_store::StandingFilter;
 use muster_wire::http::{
-    ConsentAuditLine, ConsentKind, ConsentScope, ConsentState, ConsentView, DecisionRecorded, NewDecision, NewTerms, Page, Problem, Standing,
-    TermsView,
+    ConsentAuditLine, ConsentKind, ConsentScope, ConsentState, ConsentView, DecisionRecorded, NewDecision, NewTerms, Page, Problem,
+    Standing, TermsView,
 };
 use muster_wire::{ConsentId, DeviceId};
 use serde::Deserialize;
@@ -226,8 +226,12 @@ pub(crate) async fn terms_text(
     let found = api.store.terms_text(kind, &version, query.locale.as_deref()).await?;
     found.map(Json).ok_or_else(|| {
         let language = query.locale.as_deref().map(|locale| format!(" in {locale}")).unwrap_or_default();
-        ApiError::not_found("terms_not_found", "No such terms", format!("there is no version {version:?} of the terms for {kind}{language}"))
-            .next_step("muster consent terms list shows what is published")
+        ApiError::not_found(
+            "terms_not_found",
+            "No such terms",
+            format!("there is no version {version:?} of the terms for {kind}{language}"),
+        )
+        .next_step("muster consent terms list shows what is published")
     })
 }
 

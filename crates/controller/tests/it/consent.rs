@@ -82,7 +82,10 @@ async fn a_decision_is_the_customers() {
     let answer = served.api.post(&grant, &with(at_the_edge, "expect_version", json!(0))).await;
     assert_eq!(answer.status, 201, "{}", answer.text());
     let made: Value = answer.json();
-    assert_eq!((made["record"]["decision"].as_str(), made["record"]["version"].as_u64(), made["cancelled"].as_u64()), (Some("granted"), Some(1), Some(0)));
+    assert_eq!(
+        (made["record"]["decision"].as_str(), made["record"]["version"].as_u64(), made["cancelled"].as_u64()),
+        (Some("granted"), Some(1), Some(0))
+    );
     let again = served.api.post(&grant, &decision(&device)).await;
     // Suspended, because this device says nothing of it: the owner may say so again.
     assert_eq!(again.status, 201, "{}", again.text());

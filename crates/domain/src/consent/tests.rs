@@ -109,15 +109,7 @@ fn on_record(decision: Decision) -> OnRecord {
 }
 
 fn known<'a>(device: Option<&'a OnRecord>, site: Option<&'a OnRecord>, of_tenant: Option<&'a OnRecord>) -> Known<'a> {
-    Known {
-        tenant: Some("contoso"),
-        device,
-        site,
-        of_tenant,
-        flag: ProactiveConsent::Enabled,
-        heard_at: Some(NOW),
-        newest_material: None,
-    }
+    Known { tenant: Some("contoso"), device, site, of_tenant, flag: ProactiveConsent::Enabled, heard_at: Some(NOW), newest_material: None }
 }
 
 #[test]
@@ -165,7 +157,13 @@ fn the_device_has_the_last_word_and_has_to_have_said_it_lately() {
     assert_eq!(with(&yes, ProactiveConsent::Enabled, Some(NOW - Duration::hours(49))), Suspended);
 }
 
-fn record(version: u32, decision: Decision, before: Option<&ConsentRecord>, tenant: &str, expires_at: Option<OffsetDateTime>) -> ConsentRecord {
+fn record(
+    version: u32,
+    decision: Decision,
+    before: Option<&ConsentRecord>,
+    tenant: &str,
+    expires_at: Option<OffsetDateTime>,
+) -> ConsentRecord {
     ConsentRecord {
         consent_id: ConsentId::new(),
         kind: ConsentKind::Proactive,
@@ -263,7 +261,13 @@ impl Live {
     fn write(&mut self, decision: Decision) {
         let tenant = format!("tenant-{}", self.tenant);
         let version = u32::try_from(self.history.len()).expect("short") + 1;
-        self.history.push(record(version, decision, self.history.last(), &tenant, self.expires_at.filter(|_| decision == Decision::Granted)));
+        self.history.push(record(
+            version,
+            decision,
+            self.history.last(),
+            &tenant,
+            self.expires_at.filter(|_| decision == Decision::Granted),
+        ));
         self.terms.push(self.newest);
     }
 

@@ -127,7 +127,6 @@ pub const ROWS: &[Row] = &[
     row(Expired, What::Enable, Guard::Owner, Granted),
     row(Granted, What::IndicatorAdded, Guard::Always, Granted),
     row(Granted, What::Moved, Guard::Always, Revoked),
-
     row(Suspended, What::Enable, Guard::Owner, Granted),
     row(Suspended, What::TimeUp, Guard::Always, Expired),
     row(Suspended, What::CaseClosed, Guard::OfACase, Expired),

@@ -159,7 +159,13 @@ pub(super) async fn decide_in(tx: &mut Tx, all: &[Deciding], now: OffsetDateTime
 }
 
 /// Ends the tasks that the decisions leave without consent: of all devices in one go, of a site or a tenant one by one.
-async fn end(tx: &mut Tx, kind: ConsentKind, all: &[Deciding], decided: &mut [Option<Decided>], now: OffsetDateTime) -> Result<(), StoreError> {
+async fn end(
+    tx: &mut Tx,
+    kind: ConsentKind,
+    all: &[Deciding],
+    decided: &mut [Option<Decided>],
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
     let mut devices: Vec<(usize, &DeviceId)> = Vec::new();
     for (place, outcome) in decided.iter_mut().enumerate() {
         let Some(Decided::Recorded { record, cancelled }) = outcome else { continue };
@@ -168,7 +174,9 @@ async fn end(tx: &mut Tx, kind: ConsentKind, all: &[Deciding], decided: &mut [Op
         }
         match &all[place].scope {
             ConsentScope::Device { id } => devices.push((place, id)),
-            ConsentScope::Site { id, tenant } => *cancelled = end_in_scope(tx, kind, &Among::Site { tenant, site: id }, now).await?.len() as u64,
+            ConsentScope::Site { id, tenant } => {
+                *cancelled = end_in_scope(tx, kind, &Among::Site { tenant, site: id }, now).await?.len() as u64
+            }
             ConsentScope::Tenant { id } => *cancelled = end_in_scope(tx, kind, &Among::Tenant(id), now).await?.len() as u64,
         }
     }
@@ -239,11 +247,7 @@ fn judge(
         basis: if deciding.what == What::Activated { Basis::DefaultOn } else { Basis::Explicit },
         terms: shown.map(|terms| terms.named.clone()),
         catalogue_version_at_decision: None,
-        actor: Actor {
-            id: bound(&deciding.actor.id),
-            role: deciding.actor.role,
-            auth: deciding.actor.auth.as_deref().map(bound),
-        },
+        actor: Actor { id: bound(&deciding.actor.id), role: deciding.actor.role, auth: deciding.actor.auth.as_deref().map(bound) },
         channel: deciding.channel,
         recorded_by: bound(&deciding.recorded_by),
         reason: deciding.reason.as_deref().map(bound),

@@ -46,7 +46,12 @@ struct Open {
 }
 
 /// Ends the open tasks of these devices for which there is no consent of this kind; the device of each.
-pub(super) async fn end_in_scope(tx: &mut Tx, kind: ConsentKind, among: &Among<'_>, now: OffsetDateTime) -> Result<Vec<DeviceId>, StoreError> {
+pub(super) async fn end_in_scope(
+    tx: &mut Tx,
+    kind: ConsentKind,
+    among: &Among<'_>,
+    now: OffsetDateTime,
+) -> Result<Vec<DeviceId>, StoreError> {
     let mut ended = Vec::new();
     let mut after: Option<Uuid> = None;
     loop {

@@ -46,12 +46,8 @@ pub(crate) async fn noted_before(tx: &mut Tx, births: &[&Birth]) -> Result<HashM
     for parcel in parcels(&spoken, |device| VALUE_BYTES + device.as_str().len()) {
         let batch = Batch::default().texts("device", parcel.iter().map(|device| Some(device.as_str())));
         for row in tx.fetch(&sql, &[], Some(&batch)).await? {
-            let before = NotedBefore {
-                word: row.get(1)?,
-                said_at: row.get(2)?,
-                presence_at: row.get(3)?,
-                has_record: row.get::<i32>(4)? == 1,
-            };
+            let before =
+                NotedBefore { word: row.get(1)?, said_at: row.get(2)?, presence_at: row.get(3)?, has_record: row.get::<i32>(4)? == 1 };
             noted.insert(device_id(row.get(0)?)?, before);
         }
     }

@@ -96,7 +96,8 @@ impl Store {
                     let above = last_of(&mut tx, kind, &ConsentScope::Tenant { id: tenant.clone() }, now).await?;
                     if matches!(above.state, ConsentState::Declined | ConsentState::Revoked) || view.state == ConsentState::None {
                         (view.state, view.why) = (above.state, format!("{} for its tenant", above.why));
-                        view.consent = above.record.as_ref().filter(|_| above.state == ConsentState::Granted).map(|record| record.consent_id);
+                        view.consent =
+                            above.record.as_ref().filter(|_| above.state == ConsentState::Granted).map(|record| record.consent_id);
                     }
                     view.standings.push(above);
                 }
@@ -115,7 +116,8 @@ impl Store {
                         view.standings.push(last_of(&mut tx, kind, &ConsentScope::Tenant { id: tenant }, now).await?);
                     }
                     let effective = effective_in(&mut tx, kind, &[id], now).await?.remove(id);
-                    let Effective { state, consent, why } = effective.unwrap_or_else(|| Effective::none("the device is not in the registry"));
+                    let Effective { state, consent, why } =
+                        effective.unwrap_or_else(|| Effective::none("the device is not in the registry"));
                     (view.state, view.consent, view.why) = (state, consent, why);
                 }
             }

@@ -7,9 +7,7 @@ use muster_store::{
     Birth, Decided, Deciding, DeviceEntry, LAST_LOOK_AFTER, MAX_SUSPENSION, NewCollection, Published, RECHECK_SUSPENDED, StandingFilter,
     StepOutcome, Store,
 };
-use muster_wire::http::{
-    Actor, Basis, Channel, ConsentKind, ConsentScope, ConsentState, Decision, NewTerms, Role, TermsDefault, Verdict,
-};
+use muster_wire::http::{Actor, Basis, Channel, ConsentKind, ConsentScope, ConsentState, Decision, NewTerms, Role, TermsDefault, Verdict};
 use muster_wire::presence::{Presence, ProactiveConsent};
 use muster_wire::{CollectionId, DeviceId, Reason, TaskState};
 use serde_json::json;
@@ -78,7 +76,8 @@ async fn heard(db: &Database, count: usize) {
         )
         .await
         .expect("recorded");
-    let tag = |n| DeviceEntry { device: device(n), tags: Some(json!({"tenant": "contoso", "site": format!("site-{}", n % 2)})), parent: None };
+    let tag =
+        |n| DeviceEntry { device: device(n), tags: Some(json!({"tenant": "contoso", "site": format!("site-{}", n % 2)})), parent: None };
     let entries: Vec<_> = (0..count).map(tag).collect();
     db.store.change_devices(&entries, "ada", NOW).await.expect("tagged");
     // Their own word is there without a decision of their own: as if an older version had noted it.

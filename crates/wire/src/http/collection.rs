@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{Choice, ConsentKind, EscalationStep, Missing, Origin, PaceView, Paused, Priority, Retry, Rollout, Target, TargetView, Verdict, Window, WindowNow};
+use super::{
+    Choice, ConsentKind, EscalationStep, Missing, Origin, PaceView, Paused, Priority, Retry, Rollout, Target, TargetView, Verdict, Window,
+    WindowNow,
+};
 use crate::method::request::{ContentType, Encoding, LogItem};
 use crate::{AttemptId, CollectionId, DeviceId, Reason, TaskId, TaskState};
 
