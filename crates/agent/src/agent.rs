@@ -193,13 +193,18 @@ impl Agent {
 
 /// Looks whether the owner has said something else, and says so.
 async fn notice(device: Arc<Device>, stop: CancellationToken) {
+    let mut said = device.consent().word();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(NOTICED_EVERY) => {}
         }
-        if device.consent().notice() {
-            tracing::info!(word = device.consent().word().proactive_consent.as_str(), "the owner decided about proactive collection");
+        device.consent().notice();
+        let word = device.consent().word();
+        // Compared with what was said: a request that was refused in between has read the file as well.
+        if word != said {
+            said = word;
+            tracing::info!(word = word.proactive_consent.as_str(), "the owner decided about proactive collection");
             device.announce();
         }
     }

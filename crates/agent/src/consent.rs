@@ -105,26 +105,23 @@ impl Consent {
         *self.word.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says something else; for simulated devices.
+    /// From now on it is this.
     pub(crate) fn say(&self, word: Word) {
         *self.word.lock().unwrap_or_else(PoisonError::into_inner) = word;
     }
 
-    /// Reads the file again; true when the word is another one.
-    pub(crate) fn notice(&self) -> bool {
-        let Some(directory) = &self.kept_in else { return false };
+    /// Reads the file again.
+    pub(crate) fn notice(&self) {
+        let Some(directory) = &self.kept_in else { return };
         let found = match read(directory) {
             Ok(Some(word)) => word,
-            Ok(None) => return false,
+            Ok(None) => return,
             Err(error) => {
                 tracing::error!("what the owner said about proactive collection cannot be read, so it is off: {error}");
                 Word { proactive_consent: ProactiveConsent::Unknown, at: None }
             }
         };
-        let mut word = self.word.lock().unwrap_or_else(PoisonError::into_inner);
-        let changed = *word != found;
-        *word = found;
-        changed
+        self.say(found);
     }
 
     /// Whether a request that nobody asked for is taken. The file is read for each: what the owner said a moment ago holds.
@@ -213,8 +210,7 @@ mod tests {
         assert!(!running.allows());
         let at = Some(time::macros::datetime!(2026-11-28 08:00 UTC));
         write(&state, Word { proactive_consent: ProactiveConsent::Enabled, at }).expect("written");
-        assert!(running.notice() && !running.notice(), "noticed once");
-        assert!(running.allows());
+        assert!(running.allows() && running.word().at == at);
         assert_eq!(Consent::kept(&state, ProactiveConsent::Disabled).word().at, at, "the file wins over the settings");
         write(&state, Word { proactive_consent: ProactiveConsent::Disabled, at }).expect("written");
         assert!(!running.allows(), "without waiting for a notice");

@@ -46,12 +46,16 @@ impl Withdrawals {
             }
             tokio::select! {
                 () = tokio::time::sleep(self.options.scan_every) => {}
+                () = self.wake.withdrawals_poked() => {}
                 () = stop.cancelled() => return,
             }
         }
     }
 
     async fn sweep(&self) {
+        if let Ok(waiting) = self.store.cleanups_waiting().await {
+            metrics::gauge!("muster_consent_cleanups_waiting").set(waiting as f64);
+        }
         match self.store.end_unconsented(ConsentKind::Proactive, OffsetDateTime::now_utc()).await {
             Ok(0) => {}
             Ok(tasks) => {

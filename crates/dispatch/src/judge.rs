@@ -168,7 +168,8 @@ impl Looker {
             }
             return late;
         };
-        let outcome = if judgement.is_good() {
+        let good = judgement.is_good();
+        let outcome = if good {
             // Asked again in the transaction that makes the bundle; here for the manifest, and so that nothing is written in vain.
             let consent = match held_by(&self.store, work, &row.device, attempt).await {
                 Some(Held::Granted(consent)) => consent,
@@ -191,12 +192,13 @@ impl Looker {
             self.applier.apply(step, leaves_device).await
         };
         let Some(outcome) = outcome else { return false };
-        if !self.is_verified(attempt).await {
+        let verified = self.is_verified(attempt).await;
+        if !verified {
             self.discard(attempt).await;
         }
-        // The upload stays for the next try where consent may come back; where it is gone, the clean-up closes the inbox. An answer is asked
-        // for again.
-        if outcome == StepOutcome::NotAllowed {
+        // Where consent may come back the upload stays for the next try; where it is gone, its clean-up puts on record what it removes. An
+        // answer is asked for again.
+        if work.row.needs_consent.is_some() && !verified && (good || outcome != StepOutcome::Applied) {
             return from != TaskState::Uploaded;
         }
         tracing::debug!(%attempt, ?outcome, "judged");

@@ -245,8 +245,9 @@ impl Dispatch {
 }
 
 impl DispatchHandle {
-    /// Something changed that the loops should look at now: a new collection, a pause, a cancel, a rerun.
+    /// Something changed that the loops should look at now: a new collection, a pause, a cancel, a rerun, a withdrawal.
     pub fn poke(&self) {
+        self.wake.withdrawals();
         self.wake.works();
         self.wake.ended();
     }

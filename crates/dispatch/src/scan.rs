@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use muster_store::{Looking, Store, StoreError, TakeRequest, TaskFilter};
 use muster_wire::http::MAX_PAGE;
-use muster_wire::{CollectionId, TaskState};
+use muster_wire::{CollectionId, Reason, TaskState};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -134,7 +134,8 @@ impl Scan {
         let mut filter = TaskFilter { limit: MAX_PAGE, states, ..TaskFilter::default() };
         loop {
             let tasks = self.store.tasks(id, &filter).await?;
-            for task in tasks.iter().filter(|task| task.attempt > 0) {
+            // What lost its consent is not ours to close: its clean-up puts on record what goes.
+            for task in tasks.iter().filter(|task| task.attempt > 0 && task.reason != Some(Reason::ConsentMissing)) {
                 self.looks.close(task.id.attempt(task.attempt));
             }
             match tasks.last() {

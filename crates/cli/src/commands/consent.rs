@@ -21,8 +21,8 @@ use crate::present::{Out, Sheet, one_line};
 const EXAMPLES: &str = "\
 Examples:
   muster consent show press-0042
-  muster consent grant --device press-0042 --on-behalf-of ada@contoso.example --role device-owner --channel portal
-  muster consent revoke --tenant contoso --on-behalf-of ada@contoso.example --role tenant-owner --channel paper
+  muster consent grant --device press-0042 --on-behalf-of ada --role device-owner --channel portal
+  muster consent revoke --tenant contoso --on-behalf-of ada --role tenant-owner --channel paper
   muster consent list --state suspended";
 const SHOW_EXAMPLES: &str = "\
 Of a device: what its own decision, its site's and its tenant's come to together with its own word. A refusal at any level wins, and the
@@ -37,15 +37,15 @@ The vendor decides nothing: what is recorded here is what a customer decided, so
 --on-behalf-of the try is refused and put on record.
 
 Examples:
-  muster consent grant --device press-0042 --on-behalf-of ada@contoso.example --role device-owner --channel portal
-  muster consent grant --tenant contoso --on-behalf-of 'K. Nilsen' --role tenant-owner --channel paper --reason 'letter of 3 November'";
+  muster consent grant --device press-0042 --on-behalf-of ada --role device-owner --channel portal
+  muster consent grant --tenant contoso --on-behalf-of ada --role tenant-owner --channel paper";
 const REVOKE_EXAMPLES: &str = "\
 From this moment no device of the scope is asked. What is queued or under way is cancelled, its grants are closed, and what was uploaded of it
 is removed within minutes. What was sealed before stays.
 
 Examples:
-  muster consent revoke --device press-0042 --on-behalf-of ada@contoso.example --role device-owner --channel api
-  muster consent revoke --site oslo --tenant contoso --on-behalf-of 'K. Nilsen' --role site-owner --channel paper";
+  muster consent revoke --device press-0042 --on-behalf-of ada --role device-owner --channel api
+  muster consent revoke --tenant contoso --on-behalf-of ada --role tenant-owner --channel paper";
 const LIST_EXAMPLES: &str = "\
 Examples:
   muster consent list

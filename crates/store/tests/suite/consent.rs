@@ -166,8 +166,10 @@ on_both! {
         assert_eq!(reasons(&db, id, 4).await, [queued, skipped, queued, queued]);
         // Ended by nobody: the record says so when the claim asks.
         db.sql("UPDATE consent_record SET expires_at = 1 WHERE scope_type = 'tenant'").await;
-        grant(&db.store, of_device(2)).await;
+        let own = grant(&db.store, of_device(2)).await;
         assert_eq!(claim_at(&db, id, NOW).await, [device(2)]);
+        let named = |n| { let db = db.clone(); async move { db.store.task(id.task(n)).await.expect("read").expect("a task").task.consent } };
+        assert_eq!((named(2).await, named(1).await), (Some(own), None), "the decision in force when it was sent");
         assert_eq!(reasons(&db, id, 4).await, [skipped, skipped, (TaskState::Dispatched, None), skipped]);
         // Without a need there is no question.
         let plain = made(&db.store, new_collection(&devices(4))).await;

@@ -10,7 +10,7 @@ use super::{
     WindowNow,
 };
 use crate::method::request::{ContentType, Encoding, LogItem};
-use crate::{AttemptId, CollectionId, DeviceId, Reason, TaskId, TaskState};
+use crate::{AttemptId, CollectionId, ConsentId, DeviceId, Reason, TaskId, TaskState};
 
 /// Longest reason and case number, in characters.
 pub const MAX_TEXT_CHARS: usize = 500;
@@ -343,6 +343,9 @@ pub struct TaskView {
     pub detail: Option<String>,
     /// Number of the current or last attempt; 0 before the first.
     pub attempt: u8,
+    /// The decision under which it was made or last sent, where it needs consent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consent: Option<ConsentId>,
     /// The id the device gave its upload.
     #[serde(default)]
     pub correlation_id: Option<String>,

@@ -261,6 +261,7 @@ mod tests {
             reason: Some(reason),
             detail: None,
             attempt: if verified { 1 } else { 2 },
+            consent: None,
             correlation_id: None,
             dispatched_at: None,
             accepted_at: None,
