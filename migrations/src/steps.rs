@@ -7,6 +7,7 @@ pub(crate) mod m20261125_000004_registry;
 pub(crate) mod m20261125_000005_fleet;
 pub(crate) mod m20261125_000006_schedules;
 pub(crate) mod m20261125_000007_device_event;
+pub(crate) mod m20261128_000008_consent;
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::{ConnectionTrait, DbBackend};

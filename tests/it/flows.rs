@@ -1,6 +1,7 @@
 //! Whole-system flows: the programs as a user starts them, real services, devices that run the real agent code.
 
 mod calendar;
+mod consent;
 mod controllers;
 mod crash;
 mod embedded;

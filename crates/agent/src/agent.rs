@@ -7,6 +7,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::consent::{Consent, NOTICED_EVERY};
 use crate::counters::{Counters, Stats};
 use crate::device::{Device, Identity, Shared, Source};
 use crate::fault::FaultFigures;
@@ -155,15 +156,16 @@ impl Agent {
             uploads: Semaphore::new(UPLOADS_AT_ONCE),
             temp: settings.device.temp_dir.clone(),
             max_object_bytes: settings.upload.max_object_mb.saturating_mul(1024 * 1024),
-            consent: settings.device.consent,
             stop: CancellationToken::new(),
             work: TaskTracker::new(),
         });
         let (client, events) = session::client(session_options.to_mqtt(&id));
-        let identity = Identity { id, ordinal: 0, fault: None, clock_offset_seconds: 0 };
+        let consent = Consent::kept(&settings.device.state_dir, settings.device.consent);
+        let identity = Identity { id, ordinal: 0, fault: None, clock_offset_seconds: 0, consent };
         let device = Device::new(identity, Arc::clone(&shared), Outbox::new(client), table);
         device.resume();
         let sessions = TaskTracker::new();
+        sessions.spawn(notice(Arc::clone(&device), shared.stop.child_token()));
         sessions.spawn(session::run(device, events, Arc::new(Semaphore::new(1)), shared.stop.child_token()));
         sessions.close();
         Ok(Self { shared, sessions })
@@ -187,6 +189,25 @@ impl Agent {
             tracing::warn!("the device did not stop in time and is cut off");
         }
         self.shared.counters.stats()
+    }
+}
+
+/// Looks whether the owner has said something else, and says so.
+async fn notice(device: Arc<Device>, stop: CancellationToken) {
+    let mut said = device.consent().word();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(NOTICED_EVERY) => {}
+        }
+        device.consent().notice();
+        let word = device.consent().word();
+        // Compared with what was said: a request that was refused in between has read the file as well.
+        if word != said {
+            said = word;
+            tracing::info!(word = word.proactive_consent.as_str(), "the owner decided about proactive collection");
+            device.announce();
+        }
     }
 }
 

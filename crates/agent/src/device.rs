@@ -10,7 +10,8 @@ use bytes::Bytes;
 use muster_wire::DeviceId;
 use muster_wire::method::answer::NOTHING;
 use muster_wire::method::{Method, MethodError};
-use muster_wire::presence::{AgentName, Presence, ProactiveConsent};
+use muster_wire::presence::{AgentName, Presence};
+use muster_wire::properties::AnswerProperties;
 use muster_wire::topic::{Filters, Prefix, Topic};
 use rumqttc::v5::mqttbytes::v5::Publish;
 use time::OffsetDateTime;
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::consent::{Consent, Word};
 use crate::counters::Counters;
 use crate::fault::{Fault, FaultFigures};
 use crate::fleet::synthetic::Synthetic;
@@ -34,6 +36,8 @@ use crate::upload::Uploader;
 
 /// Requests of one device that are worked on at once; more are answered with 500.
 pub(crate) const MAX_REQUESTS_AT_ONCE: u32 = 64;
+/// Said to who asks without being asked to.
+const NO_CONSENT: &str = "the owner of this device has not agreed to collection that nobody asked for";
 /// How often a repeater says everything.
 const REPEATS: usize = 3;
 
@@ -65,7 +69,6 @@ pub(crate) struct Shared {
     pub temp: PathBuf,
     /// Largest object this device makes.
     pub max_object_bytes: u64,
-    pub consent: ProactiveConsent,
     /// Ends everything.
     pub stop: CancellationToken,
     /// All tasks that work on requests and uploads.
@@ -80,6 +83,7 @@ pub(crate) struct Device {
     outbox: Outbox,
     table: Table,
     cut: Cut,
+    consent: Consent,
     fault: Option<Fault>,
     /// Place in the fleet, from 0; what is synthetic about a device follows from it.
     pub ordinal: u32,
@@ -100,17 +104,19 @@ pub(crate) struct Identity {
     pub ordinal: u32,
     pub fault: Option<Fault>,
     pub clock_offset_seconds: i32,
+    pub consent: Consent,
 }
 
 impl Device {
     pub(crate) fn new(identity: Identity, shared: Arc<Shared>, outbox: Outbox, table: Table) -> Arc<Self> {
-        let Identity { id, ordinal, fault, clock_offset_seconds } = identity;
+        let Identity { id, ordinal, fault, clock_offset_seconds, consent } = identity;
         Arc::new(Self {
             id,
             shared,
             outbox,
             table,
             cut: Cut::default(),
+            consent,
             fault,
             ordinal,
             started: OffsetDateTime::now_utc() + time::Duration::seconds(clock_offset_seconds.into()),
@@ -152,6 +158,15 @@ impl Device {
         &self.cut
     }
 
+    pub(crate) fn consent(&self) -> &Consent {
+        &self.consent
+    }
+
+    /// Says the birth again while the connection lasts.
+    pub(crate) fn announce(&self) {
+        self.outbox.send(self.birth(), Vec::new());
+    }
+
     pub(crate) fn fault(&self) -> Option<Fault> {
         self.fault
     }
@@ -167,6 +182,7 @@ impl Device {
 
     /// Birth: who we are and what we can do.
     pub(crate) fn birth(&self) -> Message {
+        let Word { proactive_consent, at } = self.consent.word();
         let presence = Presence {
             online: true,
             proto: vec![muster_wire::properties::PROTOCOL_VERSION.to_owned()],
@@ -178,7 +194,8 @@ impl Device {
                 Source::Real(machine) => machine.reported.clone(),
                 Source::Synthetic(synthetic) => synthetic.reported(self.ordinal),
             },
-            proactive_consent: Some(self.shared.consent),
+            proactive_consent: Some(proactive_consent),
+            proactive_consent_at: at,
         };
         self.presence_message(&presence)
     }
@@ -281,6 +298,12 @@ impl Device {
     }
 
     fn take(self: &Arc<Self>, request: Request, now: i64) {
+        let collects = !matches!(Method::find(&request.method), Some(Method::Ping | Method::GetTaskStatus));
+        if request.proactive && collects && !self.consent.allows() {
+            self.reply(&request.reply_to, &Answer::refusal(AnswerProperties::NO_CONSENT, NO_CONSENT));
+            self.note(Happened::Done, request.attempt, None);
+            return;
+        }
         // A ping has one answer and starts nothing, so it is not remembered; but correlation data that is known has its answer.
         if Method::find(&request.method) == Some(Method::Ping) && !self.table.knows(request.attempt) {
             self.reply(&request.reply_to, &ping());

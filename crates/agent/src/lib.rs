@@ -18,6 +18,7 @@
 
 pub mod agent;
 pub mod bundle;
+pub mod consent;
 pub mod counters;
 mod device;
 pub mod fault;
@@ -36,6 +37,7 @@ pub mod trace;
 pub mod upload;
 
 pub use agent::{Agent, AgentError};
+pub use consent::{ConsentShare, ConsentShares};
 pub use counters::Stats;
 pub use fault::{Fault, FaultFigures, FaultRule, Who};
 pub use fleet::{Fleet, FleetError, FleetOptions};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::parser::ValueSource;
 use clap::{Arg, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
-use crate::commands::{apply, bundles, collect, collections, completions, demo, devices, logs, operate, schedules, serve};
+use crate::commands::{apply, bundles, collect, collections, completions, consent, demo, devices, logs, operate, schedules, serve};
 use crate::present::Form;
 
 /// Address a controller listens on when nobody says otherwise.
@@ -101,6 +101,7 @@ pub(crate) enum Command {
     Devices(devices::DevicesArgs),
     Bundles(bundles::BundlesArgs),
     Schedules(schedules::SchedulesArgs),
+    Consent(consent::ConsentArgs),
     Completions(completions::CompletionsArgs),
 }
 

@@ -5,6 +5,7 @@ pub(crate) mod bundles;
 pub(crate) mod collect;
 pub(crate) mod collections;
 pub(crate) mod completions;
+pub(crate) mod consent;
 pub(crate) mod demo;
 pub(crate) mod devices;
 pub(crate) mod logs;
@@ -38,6 +39,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Devices(args) => devices::run(args, &client()?, &mut out).await,
         Command::Bundles(args) => bundles::run(args, &client()?, &mut out).await,
         Command::Schedules(args) => schedules::run(args, &client()?, &mut out).await,
+        Command::Consent(args) => consent::run(args, &client()?, &mut out).await,
         Command::Completions(args) => completions::run(&args, &mut out),
     }?;
     out.flush()?;

@@ -5,6 +5,7 @@
 
 mod bundles;
 mod collections;
+mod consent;
 mod cursor;
 mod devices;
 mod events;
@@ -90,6 +91,13 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .route("/schedules/{id}/resume", post(schedules::resume))
         .route("/schedules/{id}/run", post(schedules::run_now))
         .route("/schedules/{id}/runs", get(schedules::runs))
+        .route("/consent", get(consent::list))
+        .route("/consent/effective", get(consent::effective))
+        .route("/consent/grant", post(consent::grant))
+        .route("/consent/revoke", post(consent::revoke))
+        .route("/consent/audit", get(consent::audit))
+        .route("/consent/terms", get(consent::terms).post(consent::publish))
+        .route("/consent/terms/{id}", get(consent::terms_text))
         .route("/tasks/{id}", get(tasks::show))
         .route("/devices", get(devices::list))
         .route("/devices/import", post(devices::import))
@@ -232,7 +240,8 @@ impl Modify for Bearer {
         collections::list, collections::create, collections::preview, collections::show, collections::pause, collections::resume, collections::cancel,
         collections::rerun, collections::prune, events::events,
         schedules::list, schedules::create, schedules::show, schedules::delete, schedules::pause, schedules::resume, schedules::run_now,
-        schedules::runs, tasks::list, tasks::show, devices::list, devices::show, devices::import,
+        schedules::runs, consent::list, consent::effective, consent::grant, consent::revoke, consent::audit, consent::terms,
+        consent::terms_text, consent::publish, tasks::list, tasks::show, devices::list, devices::show, devices::import,
         devices::timeline, devices::patch_many, devices::patch, devices::forget,
         bundles::list, bundles::show, bundles::files, bundles::download, bundles::cat, bundles::verify,
         schemas::collection, service::status, service::openapi, service::metrics, service::healthz, service::readyz,
@@ -241,6 +250,7 @@ impl Modify for Bearer {
     tags(
         (name = "collections", description = "Requests to collect"),
         (name = "schedules", description = "Collections that are made again and again"),
+        (name = "consent", description = "Who agreed to collection that nobody asked for"),
         (name = "devices", description = "The registry"),
         (name = "bundles", description = "What arrived"),
         (name = "service", description = "The service itself"),

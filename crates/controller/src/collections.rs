@@ -8,7 +8,7 @@ use muster_store::{Cancelled, Created, Idempotency, Reran, RerunLimits, Resumed}
 use muster_wire::CollectionId;
 use muster_wire::http::{
     Cancel, CollectionAnswer, CollectionCreated, CollectionOptions, CollectionState, CollectionView, MAX_ATTEMPT_TIMEOUT_SECONDS,
-    MAX_ATTEMPTS_ASKED, MAX_EXPIRY_SECONDS, MAX_IN_FLIGHT, MAX_TEXT_CHARS, MIN_ATTEMPT_TIMEOUT_SECONDS, NewCollection,
+    MAX_ATTEMPTS_ASKED, MAX_EXPIRY_SECONDS, MAX_IN_FLIGHT, MAX_TEXT_CHARS, MIN_ATTEMPT_TIMEOUT_SECONDS, NewCollection, Origin,
     PAUSED_FOR_CONFIRMATION, Pause, Paused, Rerun, Rollout, StepOf, Touched, WindowNow,
 };
 use muster_wire::method::Method;
@@ -25,7 +25,13 @@ use crate::targets;
 pub const MAX_IDEMPOTENCY_KEY_CHARS: usize = 200;
 
 /// Makes a collection, or finds the one the same request made before. True: made now.
-pub(crate) async fn create(api: &Api, caller: &str, key: Option<String>, new: NewCollection) -> ApiResult<(bool, CollectionAnswer)> {
+pub(crate) async fn create(
+    api: &Api,
+    caller: &str,
+    key: Option<String>,
+    origin: Origin,
+    new: NewCollection,
+) -> ApiResult<(bool, CollectionAnswer)> {
     let now = OffsetDateTime::now_utc();
     let idempotency = key.map(|key| check_key(key, &new)).transpose()?;
     let mut settled = settle(&new, &api.settings.dispatch, now).map_err(|problem| ApiError::from(*problem))?;
@@ -49,6 +55,8 @@ pub(crate) async fn create(api: &Api, caller: &str, key: Option<String>, new: Ne
         reason: new.reason,
         case: new.case,
         created_by: caller.to_owned(),
+        origin,
+        needs_consent: None,
         created_at: now,
         expires_at: settled.expires_at,
         attempt_timeout: settled.attempt_timeout,

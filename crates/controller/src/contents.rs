@@ -328,6 +328,7 @@ mod tests {
                 device,
                 correlation_id: None,
                 case: None,
+                consent: None,
                 verdict: Verdict::Complete,
                 reason: muster_wire::Reason::Collected,
                 missing: Vec::new(),

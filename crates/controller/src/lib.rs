@@ -9,6 +9,7 @@
 mod api;
 mod broker;
 mod collections;
+mod consent;
 mod contents;
 mod controller;
 mod data_dir;

@@ -9,7 +9,7 @@ use http::StatusCode;
 use muster_domain::calendar::{Calendar, due};
 use muster_store::{Schedule, ScheduleMade, StoreError, Take};
 use muster_wire::http::{
-    MAX_SCHEDULE_NAME_CHARS, MAX_SCHEDULES, NewCollection, NewSchedule, Overlap, RunOutcome, ScheduleRun, ScheduleView,
+    MAX_SCHEDULE_NAME_CHARS, MAX_SCHEDULES, NewCollection, NewSchedule, Origin, Overlap, RunOutcome, ScheduleRun, ScheduleView,
 };
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
@@ -173,7 +173,7 @@ async fn make(api: &Api, schedule: &Schedule, begun: &ScheduleRun) -> ApiResult<
     let who = format!("schedule {}", schedule.new.name);
     // Whoever made the schedule meant what it says; at night nobody is there to confirm it.
     let new = NewCollection { confirmed: true, ..schedule.new.collection.clone() };
-    match collections::create(api, &who, Some(key), new).await {
+    match collections::create(api, &who, Some(key), Origin::Schedule, new).await {
         Ok((_, answer)) => {
             let collection = Some(answer.created.id);
             Ok(ScheduleRun { at: now, outcome: RunOutcome::Made, collection, ..begun.clone() })

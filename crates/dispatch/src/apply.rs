@@ -356,6 +356,7 @@ impl Writer {
             StepOutcome::Repeated => (&self.written.repeated, "repeated"),
             StepOutcome::Superseded { .. } => (&self.written.superseded, "superseded"),
             StepOutcome::WrongDevice | StepOutcome::UnknownTask => (&self.written.strangers, "stranger"),
+            StepOutcome::NotAllowed => (&self.written.superseded, "not_allowed"),
         };
         counter.fetch_add(1, Ordering::Relaxed);
         metrics::counter!("muster_task_moves_total", "to" => step.to.as_str(), "outcome" => label).increment(1);

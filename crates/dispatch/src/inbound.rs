@@ -9,6 +9,7 @@ use muster_domain::event::{self, Decision, Event, Presence as DevicePresence, Ta
 use muster_store::{Birth, Step, Store};
 use muster_wire::method::answer::{TaskStatus, TaskStatusAnswer};
 use muster_wire::presence::{Presence, TaskReport};
+use muster_wire::properties::AnswerProperties;
 use muster_wire::{AttemptId, DeviceId, TaskState};
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
@@ -91,7 +92,10 @@ impl Inbound {
         };
         let (meaning, correlation_id) = meaning(&work, &answer);
         let facts = self.facts(&work, attempt, &answer, now).await;
-        match event::decide(&facts, &Event::Answered(meaning)) {
+        // A device that knows better than our records ends the task as a withdrawal would.
+        let no_consent = work.is_proactive() && answer.status == AnswerProperties::NO_CONSENT;
+        let event = if no_consent { Event::ConsentMissing } else { Event::Answered(meaning) };
+        match event::decide(&facts, &event) {
             // The answer is the result: it is landed first, and acknowledged when the bundle is committed.
             Decision::Look => self.looks.land(attempt, answer, ack).await,
             decision => {

@@ -11,14 +11,15 @@ use muster_domain::event::{self, Event, Work};
 use muster_domain::inspect::{InspectLimits, ObjectFinding, inspect};
 use muster_domain::verdict::{Expected, Judgement, judge};
 use muster_landing::{LandingError, ObjectName, SealedObject};
-use muster_store::{OpenTask, Seal, Step};
+use muster_store::{OpenTask, Seal, Step, StepOutcome};
 use muster_wire::http::{BundleManifest, BundleObject, CollectionRequest, Depth, Missing, Verdict};
 use muster_wire::method::answer::{AnswerError, ModuleLogs};
 use muster_wire::method::request::ContentType;
-use muster_wire::{AttemptId, Reason, TaskState};
+use muster_wire::{AttemptId, ConsentId, Reason, TaskState};
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
+use crate::consent::{Held, held_by};
 use crate::inbound::{facts, moved, step};
 use crate::look::Looker;
 use crate::matching;
@@ -167,11 +168,20 @@ impl Looker {
             }
             return late;
         };
-        let outcome = if judgement.is_good() {
-            match self.write_manifest(work, row, attempt, &landed, judgement, now).await {
+        let good = judgement.is_good();
+        let outcome = if good {
+            // Asked again in the transaction that makes the bundle; here for the manifest, and so that nothing is written in vain.
+            let consent = match held_by(&self.store, work, &row.device, attempt).await {
+                Some(Held::Granted(consent)) => consent,
+                Some(Held::Gone(_)) => None,
+                Some(Held::Suspended) => return from != TaskState::Uploaded,
+                None => return false,
+            };
+            match self.write_manifest(work, row, attempt, &landed, judgement, (consent, now)).await {
                 Ok((manifest, manifest_sha256)) => {
                     let location = self.landing.sealed_location(attempt);
-                    self.applier.seal(Seal { step, manifest, manifest_sha256, location }, leaves_device).await
+                    let consent = work.row.needs_consent;
+                    self.applier.seal(Seal { step, manifest, manifest_sha256, location, consent }, leaves_device).await
                 }
                 Err(error) => {
                     tracing::warn!(%attempt, error = &error as &dyn std::error::Error, "could not write a manifest; trying again later");
@@ -182,8 +192,14 @@ impl Looker {
             self.applier.apply(step, leaves_device).await
         };
         let Some(outcome) = outcome else { return false };
-        if !self.is_verified(attempt).await {
+        let verified = self.is_verified(attempt).await;
+        if !verified {
             self.discard(attempt).await;
+        }
+        // Where consent may come back the upload stays for the next try; where it is gone, its clean-up puts on record what it removes. An
+        // answer is asked for again.
+        if work.row.needs_consent.is_some() && !verified && (good || outcome != StepOutcome::Applied) {
+            return from != TaskState::Uploaded;
         }
         tracing::debug!(%attempt, ?outcome, "judged");
         true
@@ -255,7 +271,7 @@ impl Looker {
         attempt: AttemptId,
         landed: &Landed,
         judgement: Judgement,
-        now: OffsetDateTime,
+        (consent, now): (Option<ConsentId>, OffsetDateTime),
     ) -> Result<(BundleManifest, String), LandingError> {
         let objects: Vec<BundleObject> = landed
             .sealed
@@ -278,6 +294,7 @@ impl Looker {
             device: row.device.clone(),
             correlation_id: row.correlation_id.clone(),
             case: work.row.case.clone(),
+            consent,
             verdict: judgement.verdict,
             reason: judgement.reason,
             missing: judgement.missing,

@@ -20,6 +20,7 @@
 //! * `steering`: lets the rules of `muster_domain::rollout` look at each collection, and pauses or stops it.
 //! * `apply`: the one writer.
 //! * `growth` and `matching`: who joins a standing collection, and whose answer gives reason for the next step.
+//! * `consent`: what is left to do when a consent has ended; and the question to the records that stands before a grant and before a seal.
 //! * `clock`: log windows as the clock of a device shows them.
 //!
 //! Whatever queues has a lane per priority (`lane`): what somebody waits for does not stand behind a batch.
@@ -28,6 +29,7 @@
 
 mod apply;
 mod clock;
+mod consent;
 mod growth;
 mod inbound;
 mod judge;
@@ -63,6 +65,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use apply::{Applier, Writer};
+use consent::Withdrawals;
 use growth::Growth;
 use inbound::Inbound;
 use lane::Lanes;
@@ -202,6 +205,8 @@ impl Dispatch {
             scanned: counters.scanned.clone(),
         };
 
+        let withdrawals = Withdrawals { store: store.clone(), landing: landing.clone(), options: options.clone(), wake: wake.clone() };
+
         let (loop_stage, writer_stage, session_stage) = (Stage::new(), Stage::new(), Stage::new());
         session_stage.spawn(session::run(driver, session_stage.stop.clone()));
         writer_stage.spawn(write.run(changes, writer_stage.stop.clone()));
@@ -213,6 +218,7 @@ impl Dispatch {
             loop_stage.spawn(outbound(lane).run(loop_stage.stop.clone()));
         }
         loop_stage.spawn(works.clone().follow(store.clone(), wake.clone(), loop_stage.stop.clone()));
+        loop_stage.spawn(withdrawals.run(loop_stage.stop.clone()));
         loop_stage.spawn(steering.run(loop_stage.stop.clone()));
         loop_stage.spawn(scan.run(loop_stage.stop.clone()));
         Ok(Self { handle, loops: loop_stage, writer: writer_stage, session: session_stage })
@@ -242,9 +248,10 @@ impl Dispatch {
 }
 
 impl DispatchHandle {
-    /// These are new, or were paused, resumed, cancelled or run again: the loops look at them now.
+    /// These are new, or were paused, resumed, cancelled or run again, or lost a consent: the loops look at them now.
     pub fn poke(&self, collections: impl IntoIterator<Item = CollectionId>) {
         self.works.tell(collections);
+        self.wake.withdrawals();
         self.wake.works();
         self.wake.ended();
     }

@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::DispatchOptions;
 use crate::apply::Applier;
+use crate::consent::{Held, held_by};
 use crate::inbound::{facts, may_come_late, moved, step};
 use crate::lane::{Lanes, channels};
 use crate::message::{Answer, clean};
@@ -323,7 +324,11 @@ impl Looker {
         let known = self.store.known_devices(std::slice::from_ref(&row.device)).await.unwrap_or_default();
         let wants_311 = known.first().is_some_and(|device| device.proto.first().is_some_and(|proto| proto == PROTO_311));
         let skew = known.first().and_then(|device| device.clock_skew_ms);
-        let to = Addressed { device: &row.device, wants_311, window, now };
+        let to = Addressed { device: &row.device, wants_311, window, now, proactive: work.is_proactive() };
+        // A request sent again is a grant given again.
+        if work.row.needs_consent.is_some() && !matches!(held_by(&self.store, work, &row.device, attempt).await, Some(Held::Granted(_))) {
+            return;
+        }
         let sent = match (&row.correlation_id, row.state) {
             (Some(correlation_id), TaskState::Accepted) => match self.polls.open(attempt, &row.device, std::time::Instant::now()) {
                 Some(poll) => request::ask_status(&self.session, &to, poll, correlation_id),

@@ -18,8 +18,8 @@ use futures_util::stream::FuturesUnordered;
 use muster_domain::deadline::MIN_ATTEMPT;
 use muster_landing::Landing;
 use muster_store::{ClaimRequest, ClaimedTask, MAX_CLAIM_COLLECTIONS, PacedClaim, Step, Store};
-use muster_wire::http::Priority;
-use muster_wire::{CollectionId, Reason, TaskId, TaskState};
+use muster_wire::http::{ConsentKind, Priority};
+use muster_wire::{CollectionId, DeviceId, Reason, TaskId, TaskState};
 use secrecy::ExposeSecret;
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::DispatchOptions;
 use crate::apply::{Applier, Change, Then};
 use crate::clock;
+use crate::consent::{Held, held};
 use crate::inbound::step;
 use crate::look::{Looks, window};
 use crate::request::{self, Addressed};
@@ -255,6 +256,7 @@ impl Outbound {
             lease_until: now + look.min(work.attempt_timeout),
             method: work.method.as_str(),
             device_until: work.one_per_device().then(|| window(&self.options, work, now).give_up_at),
+            consent: work.row.needs_consent,
         });
         let requests: Vec<ClaimRequest<'_>> = requests.collect();
         let began = Instant::now();
@@ -325,8 +327,9 @@ impl Outbound {
             };
             self.publish(&work, &task, now, payload).await;
         }
+        // A grant is a permission to upload: asked once more right before it is given.
+        let mut uploads = self.with_consent(uploads).await.into_iter();
         let mut opening = FuturesUnordered::new();
-        let mut uploads = uploads.into_iter();
         loop {
             while opening.len() < self.options.open_parallel
                 && let Some((work, task)) = uploads.next()
@@ -349,8 +352,43 @@ impl Outbound {
         }
     }
 
+    /// Those that may be given a grant. What is left out because the records cannot be read is brought back by its lease.
+    async fn with_consent(&self, tasks: Vec<(Arc<OpenWork>, ClaimedTask)>) -> Vec<(Arc<OpenWork>, ClaimedTask)> {
+        let (asked, mut may): (Vec<_>, Vec<_>) = tasks.into_iter().partition(|(work, _)| work.row.needs_consent.is_some());
+        for &kind in ConsentKind::ALL {
+            let of_kind: Vec<_> = asked.iter().filter(|(work, _)| work.row.needs_consent == Some(kind)).collect();
+            let devices: Vec<&DeviceId> = of_kind.iter().map(|(_, task)| &task.device).collect();
+            let held = match held(&self.store, Some(kind), &devices).await {
+                Ok(held) => held,
+                Err(error) => {
+                    tracing::warn!(
+                        tasks = of_kind.len(),
+                        error = &error as &dyn std::error::Error,
+                        "could not read consent; no grant is given"
+                    );
+                    continue;
+                }
+            };
+            for ((work, task), held) in of_kind.into_iter().zip(held) {
+                match held {
+                    Held::Granted(_) => may.push((work.clone(), task.clone())),
+                    // Not sent; its lease brings it back, and then the records are asked again.
+                    Held::Suspended => {}
+                    Held::Gone(why) => self.give_up(work, task, TaskState::Cancelled, Reason::ConsentMissing, why).await,
+                }
+            }
+        }
+        may
+    }
+
     async fn publish(&self, work: &OpenWork, task: &ClaimedTask, now: OffsetDateTime, payload: Bytes) {
-        let to = Addressed { device: &task.device, wants_311: task.wants_311, window: window(&self.options, work, now), now };
+        let to = Addressed {
+            device: &task.device,
+            wants_311: task.wants_311,
+            window: window(&self.options, work, now),
+            now,
+            proactive: work.is_proactive(),
+        };
         match request::send(&self.session, &to, work.method, task.attempt, payload).await {
             Ok(()) => {
                 self.sent.sent.fetch_add(1, Ordering::Relaxed);

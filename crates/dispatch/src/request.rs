@@ -45,6 +45,8 @@ pub(crate) struct Addressed<'a> {
     pub(crate) wants_311: bool,
     pub(crate) window: AttemptWindow,
     pub(crate) now: OffsetDateTime,
+    /// Nobody asked for this; said where there are properties to say it.
+    pub(crate) proactive: bool,
 }
 
 /// A message ready to leave.
@@ -106,6 +108,7 @@ fn outgoing(session: &Session, to: &Addressed<'_>, method: Method, correlation: 
         sent_at: to.now.replace_nanosecond(0).ok().and_then(|now| now.format(&Rfc3339).ok()),
         max_response_bytes: MAX_ANSWER_BYTES,
         trace_parent: None,
+        proactive: to.proactive,
     }
     .to_pairs();
     let properties = PublishProperties {

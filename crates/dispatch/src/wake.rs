@@ -14,6 +14,7 @@ pub(crate) struct Wake {
     works: Arc<Notify>,
     ended: Arc<Notify>,
     steering: Arc<Notify>,
+    withdrawals: Arc<Notify>,
 }
 
 impl Wake {
@@ -39,6 +40,11 @@ impl Wake {
         self.steering.notify_one();
     }
 
+    /// A consent may have ended.
+    pub(crate) fn withdrawals(&self) {
+        self.withdrawals.notify_one();
+    }
+
     pub(crate) async fn outbound_poked(&self, lane: Priority) {
         self.outbound.of(lane).notified().await;
     }
@@ -53,5 +59,9 @@ impl Wake {
 
     pub(crate) async fn steering_poked(&self) {
         self.steering.notified().await;
+    }
+
+    pub(crate) async fn withdrawals_poked(&self) {
+        self.withdrawals.notified().await;
     }
 }

@@ -17,7 +17,7 @@ use muster_domain::retry::{self, Reasons};
 use muster_domain::rollout::Limits;
 use muster_store::{Collection, Store, StoreError};
 use muster_wire::CollectionId;
-use muster_wire::http::{CollectionRequest, Priority, TargetView};
+use muster_wire::http::{CollectionRequest, ConsentKind, Priority, TargetView};
 use muster_wire::method::name::Method;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
@@ -89,6 +89,11 @@ impl OpenWork {
     /// Uploads need an inbox and a grant.
     pub(crate) fn uploads(&self) -> bool {
         matches!(self.work, Work::UploadOne | Work::UploadMany)
+    }
+
+    /// Nobody asked for it: devices are told so, and may refuse.
+    pub(crate) fn is_proactive(&self) -> bool {
+        self.row.needs_consent == Some(ConsentKind::Proactive)
     }
 
     /// A device is never asked for two bundles at the same time.
@@ -295,7 +300,7 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 #[cfg(test)]
 pub(crate) mod tests {
     use muster_store::{NewCollection, NewTask, StoreOptions};
-    use muster_wire::http::Rollout;
+    use muster_wire::http::{Origin, Rollout};
 
     use super::*;
 
@@ -332,6 +337,8 @@ pub(crate) mod tests {
             when_matches: None,
             paused: None,
             idempotency: None,
+            origin: Origin::Manual,
+            needs_consent: None,
             tasks: (0..devices).map(|n| NewTask { device: device(n), skip: None }).collect(),
         };
         store.create_collection(&new).await.expect("a collection");

@@ -7,6 +7,7 @@
 //! * [`retry`]: for which reasons and after which waits a collection tries again.
 //! * [`calendar`]: times that come again: windows, schedules, missed runs.
 //! * [`condition`]: the language in which devices are chosen: its grammar, its parser, and what it says of a device.
+//! * [`consent`]: what a decision about consent may become, and what holds for a device.
 //! * [`counters`]: the honest sum over the states of a collection.
 //! * [`inspect`]: reads one object (zip, gzip, JSON, text) without trusting a byte of it and in bounded memory.
 //! * [`rollout`]: how a collection is paced, and when it stops by itself.
@@ -18,6 +19,7 @@
 pub mod backoff;
 pub mod calendar;
 pub mod condition;
+pub mod consent;
 pub mod counters;
 pub mod deadline;
 pub mod event;

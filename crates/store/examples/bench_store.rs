@@ -195,6 +195,8 @@ fn collection(devices: &[DeviceId]) -> NewCollection {
         reason: None,
         case: None,
         created_by: "bench".to_owned(),
+        origin: muster_wire::http::Origin::Manual,
+        needs_consent: None,
         created_at: now,
         expires_at: now + Duration::from_secs(3600),
         attempt_timeout: Duration::from_secs(60),
@@ -225,6 +227,7 @@ fn claim(collection: CollectionId, after: Option<muster_wire::TaskId>, batch: us
         lease_until: now + Duration::from_secs(60),
         method: "ping",
         device_until: None,
+        consent: None,
     }
 }
 

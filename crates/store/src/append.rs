@@ -3,7 +3,7 @@
 //! The tasks, the number of them and the id of the last one are written in one transaction that holds the collection's row, so counters add
 //! up at every instant, and a device that is there already gets no second task, whoever asks.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use muster_wire::http::StepView;
 use muster_wire::{CollectionId, DeviceId};
@@ -13,7 +13,8 @@ use time::OffsetDateTime;
 use crate::apply::device_id;
 use crate::collections::{Collection, number};
 use crate::connect::Store;
-use crate::create::{MAX_COLLECTION_TASKS, NewTask, insert_tasks};
+use crate::consent::kind_of;
+use crate::create::{MAX_COLLECTION_TASKS, NewTask, insert_tasks, name_consents, with_consent};
 use crate::dialect::{Batch, ID_BYTES, Tx, VALUE_BYTES, Value, parcels};
 use crate::entity::collection;
 use crate::error::{StoreError, run};
@@ -132,11 +133,12 @@ fn device_bytes(device: &DeviceId) -> usize {
 async fn append_in(tx: &mut Tx, collection: CollectionId, devices: Vec<DeviceId>, now: OffsetDateTime) -> Result<u64, StoreError> {
     // First the collection's row, then the tasks: see `close_in`. Whoever else adds or closes waits here.
     const LOCK: &str = "UPDATE collection SET closed_at = NULL, outcome = NULL WHERE id = $1 AND cancelled_at IS NULL AND expires_at > $2 \
-        AND (standing = 1 OR step_of IS NOT NULL) RETURNING targeted";
+        AND (standing = 1 OR step_of IS NOT NULL) RETURNING targeted, consent_kind";
     let (first, last) = collection.task_range();
     let rows = tx.fetch(LOCK, &[Value::Id(first), Value::Number(to_ms(now))], None).await?;
     let Some(row) = rows.first() else { return Ok(0) };
     let targeted: usize = number("a number of tasks", row.get::<i64>(0)?)?;
+    let needs_consent = row.get::<Option<String>>(1)?.map(|word| kind_of(&word)).transpose()?;
     let mut seen = HashSet::with_capacity(devices.len());
     let devices: Vec<DeviceId> = devices.into_iter().filter(|device| seen.insert(device.clone())).collect();
     let mut tasks = Vec::with_capacity(devices.len());
@@ -153,11 +155,18 @@ async fn append_in(tx: &mut Tx, collection: CollectionId, devices: Vec<DeviceId>
     if all > MAX_COLLECTION_TASKS {
         return Err(StoreError::Misuse(format!("{collection} would have {all} tasks, a collection has at most {MAX_COLLECTION_TASKS}")));
     }
+    let mut consents = HashMap::new();
+    if let Some(kind) = needs_consent {
+        (tasks, consents) = with_consent(tx, kind, &tasks, now).await?;
+    }
     let mut place = targeted;
     for parcel in parcels(&tasks, |task| ID_BYTES + 2 * VALUE_BYTES + 2 + task.device.as_str().len()) {
         insert_tasks(tx, collection, place, parcel, now).await?;
         place += parcel.len();
     }
+    let named =
+        (targeted..).zip(&tasks).filter_map(|(n, task)| Some((collection.task(u32::try_from(n).ok()?), *consents.get(&task.device)?)));
+    name_consents(tx, &named.collect::<Vec<_>>()).await?;
     let last = u32::try_from(all - 1).expect("bounded by MAX_COLLECTION_TASKS");
     let values = [Value::Number(i64::try_from(all).unwrap_or(i64::MAX)), Value::Id(collection.task(last).uuid()), Value::Id(first)];
     tx.execute("UPDATE collection SET targeted = $1, last_task = $2 WHERE id = $3", &values, None).await?;

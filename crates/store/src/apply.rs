@@ -95,6 +95,8 @@ pub enum StepOutcome {
     WrongDevice,
     /// There is no such task.
     UnknownTask,
+    /// Its bundle needs a consent that is not there now; only of [`Store::seal`].
+    NotAllowed,
 }
 
 impl Store {

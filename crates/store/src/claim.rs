@@ -2,12 +2,15 @@
 
 use std::collections::{HashMap, HashSet};
 
-use muster_wire::{AttemptId, CollectionId, DeviceId, TaskId, TaskState};
+use muster_wire::http::ConsentKind;
+use muster_wire::{AttemptId, CollectionId, ConsentId, DeviceId, TaskId, TaskState};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::apply::{attempt_number, device_id, task_id};
 use crate::connect::Store;
+use crate::consent::admit;
+use crate::create::name_consents;
 use crate::dialect::{Batch, ID_BYTES, STATEMENT_BYTES, Tx, VALUE_BYTES, Value, parcels};
 use crate::error::{StoreError, run};
 use crate::instant::{maybe_from_ms, to_ms};
@@ -39,6 +42,8 @@ pub struct ClaimRequest<'a> {
     pub method: &'a str,
     /// Also take the device until then, the moment this attempt is given up, so that nobody else asks it for a bundle.
     pub device_until: Option<OffsetDateTime>,
+    /// The consent the collection needs: asked for each task in the transaction that claims it.
+    pub consent: Option<ConsentKind>,
 }
 
 /// What was claimed.
@@ -112,6 +117,7 @@ pub(crate) async fn claim_in(
 ) -> Result<ClaimBatch, StoreError> {
     let of: HashMap<CollectionId, &ClaimRequest<'_>> = requests.iter().map(|request| (request.collection, request)).collect();
     let (mut tasks, scanned_to) = candidates(tx, &of, limit.min(MAX_CLAIM), before).await?;
+    let consents = with_consent(tx, &mut tasks).await?;
     let found = tasks.len();
     if tasks.iter().any(|(request, _)| request.device_until.is_some()) {
         let won = take_slots(tx, &tasks).await?;
@@ -120,12 +126,29 @@ pub(crate) async fn claim_in(
     let busy = u32::try_from(found - tasks.len()).unwrap_or(u32::MAX);
     if !tasks.is_empty() {
         dispatch(tx, &tasks).await?;
+        let named: Vec<_> =
+            tasks.iter().map(|(_, task)| task.attempt.task()).filter_map(|task| Some((task, *consents.get(&task)?))).collect();
+        name_consents(tx, &named).await?;
     }
     Ok(ClaimBatch { tasks: tasks.into_iter().map(|(_, task)| task).collect(), busy, scanned_to })
 }
 
 /// A task that may be claimed, with the request it is claimed by.
 type Candidate<'a> = (&'a ClaimRequest<'a>, ClaimedTask);
+
+/// Leaves out tasks whose collection needs a consent that is not there; under which decision the others go. Nothing where none is needed.
+async fn with_consent(tx: &mut Tx, tasks: &mut Vec<Candidate<'_>>) -> Result<HashMap<TaskId, ConsentId>, StoreError> {
+    let mut admitted = HashMap::new();
+    for &kind in ConsentKind::ALL {
+        let asked: Vec<&Candidate<'_>> = tasks.iter().filter(|(request, _)| request.consent == Some(kind)).collect();
+        if let Some((request, _)) = asked.first() {
+            let now = request.now;
+            admitted.extend(admit(tx, kind, &asked.into_iter().map(|(_, task)| task).collect::<Vec<_>>(), now).await?);
+        }
+    }
+    tasks.retain(|(request, task)| request.consent.is_none() || admitted.contains_key(&task.attempt.task()));
+    Ok(admitted)
+}
 
 async fn candidates<'a>(
     tx: &mut Tx,

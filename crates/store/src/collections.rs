@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use muster_wire::CollectionId;
 use muster_wire::http::{
-    CollectionOptions, CollectionRequest, CollectionState, CollectionView, EscalationStep, MAX_PAGE, MAX_TEXT_CHARS, PaceView, Paused,
-    Priority, Retry, Rollout, StepOf, TargetView, Window,
+    CollectionOptions, CollectionRequest, CollectionState, CollectionView, ConsentKind, EscalationStep, MAX_PAGE, MAX_TEXT_CHARS, Origin,
+    PaceView, Paused, Priority, Retry, Rollout, StepOf, TargetView, Window,
 };
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use serde::de::DeserializeOwned;
@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::connect::Store;
+use crate::consent::kind_of;
 use crate::counters::Tally;
 use crate::dialect::{Row, Tx, Value};
 use crate::entity::{collection, collection_event};
@@ -38,6 +39,10 @@ pub struct Collection {
     pub case: Option<String>,
     /// Who asked.
     pub created_by: String,
+    /// What made it.
+    pub origin: Origin,
+    /// The consent without which no device of it may be asked.
+    pub needs_consent: Option<ConsentKind>,
     /// When.
     pub created_at: OffsetDateTime,
     /// After this, what is not done expires.
@@ -145,6 +150,8 @@ impl TryFrom<collection::Model> for Collection {
             reason: row.reason,
             case: row.case_id,
             created_by: row.created_by,
+            origin: row.origin.map(|text| parse("the origin of a collection", &text)).transpose()?.unwrap_or_default(),
+            needs_consent: row.consent_kind.map(|word| kind_of(&word)).transpose()?,
             created_at: from_ms(row.created_at)?,
             expires_at: from_ms(row.expires_at)?,
             attempt_timeout: Duration::from_millis(number("an attempt timeout", row.attempt_timeout_ms)?),
@@ -209,6 +216,8 @@ impl Collection {
             reason: self.reason,
             case: self.case,
             created_by: self.created_by,
+            origin: self.origin,
+            needs_consent: self.needs_consent,
             created_at: self.created_at,
             expires_at: self.expires_at,
             finished_at: self.closed_at,

@@ -1,16 +1,19 @@
 //! A collection and all its tasks, in one transaction.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use muster_wire::http::{CollectionRequest, EscalationStep, MAX_TEXT_CHARS, Paused, Priority, Retry, Rollout, StepOf, TargetView, Window};
-use muster_wire::{CollectionId, DeviceId, Reason, TaskState};
+use muster_wire::http::{
+    CollectionRequest, ConsentKind, EscalationStep, MAX_TEXT_CHARS, Origin, Paused, Priority, Retry, Rollout, StepOf, TargetView, Window,
+};
+use muster_wire::{CollectionId, ConsentId, DeviceId, Reason, TaskId, TaskState};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::collections::record_event;
 use crate::connect::Store;
+use crate::consent::effective_in;
 use crate::dialect::{Batch, ID_BYTES, Tx, VALUE_BYTES, Value, parcels};
 use crate::error::{StoreError, run};
 use crate::instant::to_ms;
@@ -36,6 +39,10 @@ pub struct NewCollection {
     pub case: Option<String>,
     /// Who asks.
     pub created_by: String,
+    /// What makes it.
+    pub origin: Origin,
+    /// The consent without which no device of it may be asked: those that have none are skipped.
+    pub needs_consent: Option<ConsentKind>,
     /// When.
     pub created_at: OffsetDateTime,
     /// After this, what is not done expires.
@@ -130,22 +137,8 @@ impl Store {
         drop(seen);
         run("creating a collection", || async {
             let mut tx = self.begin().await?;
-            let created = insert_collection(&mut tx, new).await?;
+            let created = create_in(&mut tx, new, later).await?;
             if created == Created::New {
-                insert_pace(&mut tx, new).await?;
-                let order =
-                    if new.rollout.stages.is_empty() { Cow::Borrowed(&new.tasks) } else { Cow::Owned(in_stages(&mut tx, new).await?) };
-                let mut first = 0;
-                for tasks in parcels(&order, |task| ID_BYTES + 2 * VALUE_BYTES + 2 + task.device.as_str().len()) {
-                    insert_tasks(&mut tx, new.id, first, tasks, new.created_at).await?;
-                    first += tasks.len();
-                }
-                for step in later {
-                    insert_collection(&mut tx, step).await?;
-                }
-                let skipped = new.tasks.iter().filter(|task| task.skip.is_some()).count();
-                let detail = serde_json::json!({ "targeted": new.tasks.len(), "skipped": skipped });
-                record_event(&mut tx, new.id, new.created_at, &new.created_by, "created", &detail).await?;
                 tx.commit().await?;
             }
             Ok(created)
@@ -154,12 +147,71 @@ impl Store {
     }
 }
 
+/// Makes a collection within a transaction; with anything but [`Created::New`] there is nothing to commit.
+pub(crate) async fn create_in(tx: &mut Tx, new: &NewCollection, later: &[NewCollection]) -> Result<Created, StoreError> {
+    let created = insert_collection(tx, new).await?;
+    if created != Created::New {
+        return Ok(created);
+    }
+    insert_pace(tx, new).await?;
+    let (allowed, consents) = match new.needs_consent {
+        None => (Cow::Borrowed(&new.tasks), HashMap::new()),
+        Some(kind) => {
+            let (tasks, consents) = with_consent(tx, kind, &new.tasks, new.created_at).await?;
+            (Cow::Owned(tasks), consents)
+        }
+    };
+    let order = if new.rollout.stages.is_empty() { allowed } else { Cow::Owned(in_stages(tx, &allowed).await?) };
+    let mut first = 0;
+    for tasks in parcels(&order, |task| ID_BYTES + 2 * VALUE_BYTES + 2 + task.device.as_str().len()) {
+        insert_tasks(tx, new.id, first, tasks, new.created_at).await?;
+        first += tasks.len();
+    }
+    if !consents.is_empty() {
+        let of = |(place, task): (usize, &NewTask)| Some((u32::try_from(place).ok()?, *consents.get(&task.device)?));
+        name_consents(tx, &order.iter().enumerate().filter_map(of).map(|(n, id)| (new.id.task(n), id)).collect::<Vec<_>>()).await?;
+    }
+    for step in later {
+        insert_collection(tx, step).await?;
+    }
+    let skipped = order.iter().filter(|task| task.skip.is_some()).count();
+    let detail = serde_json::json!({ "targeted": new.tasks.len(), "skipped": skipped });
+    record_event(tx, new.id, new.created_at, &new.created_by, "created", &detail).await?;
+    Ok(created)
+}
+
+/// The tasks with those skipped that have no consent now, and the consent of the others.
+pub(crate) async fn with_consent(
+    tx: &mut Tx,
+    kind: ConsentKind,
+    tasks: &[NewTask],
+    now: OffsetDateTime,
+) -> Result<(Vec<NewTask>, HashMap<DeviceId, ConsentId>), StoreError> {
+    let devices: Vec<&DeviceId> = tasks.iter().filter(|task| task.skip.is_none()).map(|task| &task.device).collect();
+    let held = effective_in(tx, kind, &devices, now).await?;
+    let consents: HashMap<DeviceId, ConsentId> =
+        held.into_iter().filter_map(|(device, effective)| Some((device, effective.consent?))).collect();
+    let skip = |task: &NewTask| task.skip.or((!consents.contains_key(&task.device)).then_some(Reason::ConsentMissing));
+    Ok((tasks.iter().map(|task| NewTask { skip: skip(task), ..task.clone() }).collect(), consents))
+}
+
+/// Writes on tasks under which decision they were made.
+pub(crate) async fn name_consents(tx: &mut Tx, tasks: &[(TaskId, ConsentId)]) -> Result<(), StoreError> {
+    for parcel in parcels(tasks, |_| 2 * ID_BYTES) {
+        let batch = Batch::default()
+            .ids("id", parcel.iter().map(|(task, _)| task.uuid()))
+            .ids("consent", parcel.iter().map(|(_, consent)| consent.uuid()));
+        tx.execute("UPDATE task SET consent_id = v.consent FROM [[v]] WHERE task.id = v.id", &[], Some(&batch)).await?;
+    }
+    Ok(())
+}
+
 async fn insert_collection(tx: &mut Tx, new: &NewCollection) -> Result<Created, StoreError> {
     const SQL: &str = "INSERT INTO collection (id, last_task, kind, request, target, attempt_timeout_ms, max_attempts, attempt_limit, in_flight, \
         targeted, reason, case_id, created_by, created_at, expires_at, idempotency_key, body_sha256, priority, rollout, retry, time_window, \
-        standing, steps, step_of, step, when_matches, paused_at, paused_by, paused_why) \
+        standing, steps, step_of, step, when_matches, paused_at, paused_by, paused_why, origin, consent_kind) \
         VALUES ($1, $2, $3, $4, $5, $6, CAST($7 AS smallint), CAST($7 AS smallint), $8, $9, $10, $11, $12, $13, $14, $15, $16, \
-        CAST($17 AS smallint), $18, $19, $20, CAST($21 AS smallint), $22, $23, CAST($24 AS smallint), $25, $26, $27, $28) \
+        CAST($17 AS smallint), $18, $19, $20, CAST($21 AS smallint), $22, $23, CAST($24 AS smallint), $25, $26, $27, $28, $29, $30) \
         ON CONFLICT (created_by, idempotency_key) DO NOTHING";
     let json = |error: serde_json::Error| StoreError::Misuse(format!("the request could not be written as JSON: {error}"));
     let request = serde_json::to_string(&new.request).map_err(json)?;
@@ -168,6 +220,7 @@ async fn insert_collection(tx: &mut Tx, new: &NewCollection) -> Result<Created, 
     let retry = new.retry.as_ref().map(serde_json::to_string).transpose().map_err(json)?;
     let window = new.window.as_ref().map(serde_json::to_string).transpose().map_err(json)?;
     let steps = (!new.steps.is_empty()).then(|| serde_json::to_string(&new.steps)).transpose().map_err(json)?;
+    let origin = (new.origin != Origin::Manual).then(|| serde_json::to_string(&new.origin)).transpose().map_err(json)?;
     let clean = |text: &'_ Option<String>| text.as_deref().map(|text| bounded(text, MAX_TEXT_CHARS).into_owned());
     let (reason, case) = (clean(&new.reason), clean(&new.case));
     let creator = bounded(&new.created_by, MAX_TEXT_CHARS);
@@ -206,6 +259,8 @@ async fn insert_collection(tx: &mut Tx, new: &NewCollection) -> Result<Created, 
                 Value::MaybeNumber(new.paused.as_ref().map(|paused| to_ms(paused.at))),
                 Value::MaybeText(new.paused.as_ref().map(|paused| paused.by.as_str())),
                 Value::MaybeText(new.paused.as_ref().map(|paused| paused.why.as_str())),
+                Value::MaybeText(origin.as_deref()),
+                Value::MaybeText(new.needs_consent.map(ConsentKind::as_str)),
             ],
             None,
         )
@@ -229,16 +284,16 @@ async fn insert_collection(tx: &mut Tx, new: &NewCollection) -> Result<Created, 
 
 /// The order in which stages take devices: random, so that the first are like all; those known to be offline after the others, or a stage
 /// would wait for them; those that are skipped last.
-async fn in_stages(tx: &mut Tx, new: &NewCollection) -> Result<Vec<NewTask>, StoreError> {
+async fn in_stages(tx: &mut Tx, tasks: &[NewTask]) -> Result<Vec<NewTask>, StoreError> {
     let sql = format!("SELECT d.id FROM [[v]] JOIN device d ON d.id = v.device WHERE d.presence = {OFFLINE}");
     let mut offline: HashSet<String> = HashSet::new();
-    for tasks in parcels(&new.tasks, |task| VALUE_BYTES + task.device.as_str().len()) {
-        let batch = Batch::default().texts("device", tasks.iter().map(|task| Some(task.device.as_str())));
+    for parcel in parcels(tasks, |task| VALUE_BYTES + task.device.as_str().len()) {
+        let batch = Batch::default().texts("device", parcel.iter().map(|task| Some(task.device.as_str())));
         for row in tx.fetch(&sql, &[], Some(&batch)).await? {
             offline.insert(row.get(0)?);
         }
     }
-    let mut tasks = new.tasks.clone();
+    let mut tasks = tasks.to_vec();
     tasks.sort_by_cached_key(|task| (task.skip.is_some(), offline.contains(task.device.as_str()), Uuid::new_v4()));
     Ok(tasks)
 }

@@ -11,6 +11,8 @@
 //! * **pace**: how far and how fast a collection with limits of its own has come; one row for all controllers.
 //! * **bundle**: what was sealed; written in the transaction that makes its task verified.
 //! * **schedule**, **schedule_run**: collections that are made again and again, and what became of each run.
+//! * **consent_record**, **consent_terms**: who agreed to collection without being asked, to which terms; **consent_audit**: what was refused
+//!   and removed; **consent_cleanup**: attempts whose consent ended and that may have left something behind.
 //! * **collection_event**: what people did to a collection. **device_event**: what they did to a device of the registry.
 //!
 //! Not durable: which messages are on their way. A task says `dispatched` before its request leaves; whatever is lost after that runs into
@@ -34,6 +36,7 @@ mod claim;
 mod collections;
 mod condition;
 mod connect;
+mod consent;
 mod counters;
 mod create;
 mod device_events;
@@ -66,6 +69,10 @@ pub use bundles::{BundleFilter, BundleRecord};
 pub use claim::{ClaimBatch, ClaimRequest, ClaimedTask, MAX_CLAIM, MAX_CLAIM_COLLECTIONS};
 pub use collections::{Collection, CollectionEvent, CollectionFilter, Stamp};
 pub use connect::{DEFAULT_CONNECTIONS, SchemaState, Store, StoreOptions};
+pub use consent::{
+    AuditLine, AuditWhat, Cleanup, Decided, Deciding, LAST_LOOK_AFTER, MAX_CLEANUPS, MAX_SUSPENSION, Published, RECHECK_SUSPENDED,
+    StandingFilter, Terms,
+};
 pub use counters::Tally;
 pub use create::{Created, Idempotency, MAX_COLLECTION_TASKS, NewCollection, NewTask};
 pub use devices::{DeviceFilter, KnownDevice};

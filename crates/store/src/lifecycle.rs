@@ -161,11 +161,12 @@ impl Store {
     /// The database's.
     pub async fn abandoned_attempts(&self, collections: &[CollectionId]) -> Result<Vec<AttemptId>, StoreError> {
         let sql = format!(
-            "SELECT t.id, t.attempt FROM {} WHERE t.attempt > 0 AND t.state IN ({}, {}, {})",
+            "SELECT t.id, t.attempt FROM {} WHERE t.attempt > 0 AND t.state IN ({}, {}, {}) AND (t.reason IS NULL OR t.reason <> {})",
             self.dialect().in_ranges("task", "id"),
             TaskState::Cancelled.code(),
             TaskState::Expired.code(),
-            TaskState::Failed.code()
+            TaskState::Failed.code(),
+            Reason::ConsentMissing.code(),
         );
         run("listing abandoned attempts", || async {
             let mut attempts = Vec::new();

@@ -11,6 +11,7 @@ use muster_wire::presence::{Presence, ProactiveConsent};
 use time::OffsetDateTime;
 
 use crate::connect::Store;
+use crate::consent::{note_flags, noted_before};
 use crate::dialect::{Batch, VALUE_BYTES, Value, parcels};
 use crate::error::{StoreError, run};
 use crate::instant::to_ms;
@@ -79,13 +80,6 @@ impl<'a> Row<'a> {
 }
 
 fn batch_of<'a>(rows: &'a [Row<'a>]) -> Batch<'a> {
-    let consent = |birth: &Birth| {
-        birth.presence.proactive_consent.map(|consent| match consent {
-            ProactiveConsent::Enabled => "enabled",
-            ProactiveConsent::Disabled => "disabled",
-            ProactiveConsent::Unknown => "unknown",
-        })
-    };
     Batch::default()
         .texts("id", rows.iter().map(|row| Some(row.birth.device.as_str())))
         .numbers("at", rows.iter().map(|row| Some(to_ms(row.birth.at))))
@@ -95,7 +89,9 @@ fn batch_of<'a>(rows: &'a [Row<'a>]) -> Batch<'a> {
         .texts("methods", rows.iter().map(|row| Some(row.methods.as_str())))
         .texts("agent_name", rows.iter().map(|row| row.agent.as_ref().map(|agent| agent.0.as_str())))
         .texts("agent_version", rows.iter().map(|row| row.agent.as_ref().map(|agent| agent.1.as_str())))
-        .texts("consent", rows.iter().map(|row| consent(row.birth)))
+        .texts("consent", rows.iter().map(|row| row.birth.presence.proactive_consent.map(ProactiveConsent::as_str)))
+        .numbers("consent_at", rows.iter().map(|row| row.birth.presence.proactive_consent_at.map(to_ms)))
+        .numbers("heard_at", rows.iter().map(|row| (!row.birth.retained).then_some(to_ms(row.birth.at))))
         .texts("reported", rows.iter().map(|row| Some(row.reported.as_str())))
 }
 
@@ -132,15 +128,18 @@ impl Store {
     async fn upsert_births(&self, births: &[&Birth]) -> Result<(), StoreError> {
         let rows: Vec<Row<'_>> = births.iter().map(|birth| Row::new(birth)).collect();
         let mut tx = self.begin().await?;
+        let before = noted_before(&mut tx, births).await?;
+        // What the broker kept for us says that the device was there once, not that it is now: it is heard only where nothing else was.
         let sql = format!(
             "INSERT INTO device (id, presence, presence_at, last_seen, first_seen, started_at, clock_skew_ms, proto, methods, agent_name, \
-             agent_version, consent, reported) \
-             SELECT v.id, {ONLINE}, v.at, v.at, v.at, v.started_at, v.skew, v.proto, v.methods, v.agent_name, v.agent_version, v.consent, {} \
-             FROM [[v]] WHERE true \
+             agent_version, consent, consent_at, heard_at, reported) \
+             SELECT v.id, {ONLINE}, v.at, v.at, v.at, v.started_at, v.skew, v.proto, v.methods, v.agent_name, v.agent_version, v.consent, \
+             v.consent_at, v.heard_at, {} FROM [[v]] WHERE true \
              ON CONFLICT (id) DO UPDATE SET presence = {ONLINE}, presence_at = excluded.presence_at, \
              last_seen = {}, started_at = excluded.started_at, clock_skew_ms = COALESCE(excluded.clock_skew_ms, device.clock_skew_ms), \
              proto = excluded.proto, methods = excluded.methods, agent_name = excluded.agent_name, agent_version = excluded.agent_version, \
-             consent = excluded.consent, reported = excluded.reported \
+             consent = excluded.consent, consent_at = COALESCE(excluded.consent_at, device.consent_at), \
+             heard_at = COALESCE(excluded.heard_at, device.heard_at, excluded.presence_at), reported = excluded.reported \
              WHERE device.presence_at <= excluded.presence_at",
             tx.dialect().json("v.reported"),
             tx.dialect().larger("COALESCE(device.last_seen, 0)", "excluded.last_seen"),
@@ -148,6 +147,7 @@ impl Store {
         for parcel in parcels(&rows, Row::bytes) {
             tx.execute(&sql, &[], Some(&batch_of(parcel))).await?;
         }
+        note_flags(&mut tx, births, &before).await?;
         tx.commit().await
     }
 
@@ -173,8 +173,9 @@ impl Store {
     /// The database's; chunks of [`MAX_PRESENCE_BATCH`] before the failing one are recorded.
     pub async fn record_seen(&self, seen: &[(DeviceId, OffsetDateTime)]) -> Result<(), StoreError> {
         let sql = format!(
-            "INSERT INTO device (id, presence, presence_at, last_seen, first_seen) SELECT v.id, {ONLINE}, v.at, v.at, v.at FROM [[v]] WHERE true \
-             ON CONFLICT (id) DO UPDATE SET presence = {ONLINE}, presence_at = excluded.presence_at, last_seen = excluded.last_seen \
+            "INSERT INTO device (id, presence, presence_at, last_seen, first_seen, heard_at) SELECT v.id, {ONLINE}, v.at, v.at, v.at, v.at FROM [[v]] WHERE true \
+             ON CONFLICT (id) DO UPDATE SET presence = {ONLINE}, presence_at = excluded.presence_at, last_seen = excluded.last_seen, \
+             heard_at = excluded.heard_at \
              WHERE device.presence_at <= excluded.presence_at"
         );
         for chunk in newest(seen, |seen| &seen.0, |seen| seen.1).chunks(MAX_PRESENCE_BATCH) {

@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 use crate::apply::device_id;
 use crate::collections::parse;
 use crate::connect::Store;
+use crate::consent::owners_changed;
 use crate::device_events::{DeviceDeed, DeviceEvent, record_device_events};
 use crate::dialect::{Batch, ID_BYTES, Tx, VALUE_BYTES, Value, parcels};
 use crate::error::{StoreError, run};
@@ -168,6 +169,7 @@ impl Store {
                 .texts("parent", parcel.iter().map(|row| row.2));
             tx.execute(&sql, &[], Some(&batch)).await?;
         }
+        owners_changed(&mut tx, &moved(entries, &outcomes, &known), who, at).await?;
         record_device_events(&mut tx, &deeds(entries, &outcomes, &known, writing), who, at).await?;
         tx.commit().await?;
         Ok(outcomes)
@@ -281,6 +283,19 @@ fn judge<'a>(entry: &'a DeviceEntry, known: Option<&'a Known>, writing: Writing)
         Some(_) => Entered::Changed,
     };
     (outcome, (!same).then_some((after, parent)))
+}
+
+/// Devices whose tenant is another one now, or none, with the one they had.
+fn moved<'a>(entries: &'a [DeviceEntry], outcomes: &[Entered], known: &HashMap<String, Known>) -> Vec<(&'a DeviceId, String)> {
+    let changed = entries.iter().zip(outcomes).filter(|(_, outcome)| **outcome == Entered::Changed);
+    let moved = changed.filter_map(|(entry, _)| {
+        let before = &known.get(entry.device.as_str())?.tags;
+        let tenant = before.get("tenant")?.as_str()?;
+        let mut after = before.clone();
+        tags::merge(&mut after, entry.tags.as_ref()?);
+        (after.get("tenant").and_then(Json::as_str) != Some(tenant)).then(|| (&entry.device, tenant.to_owned()))
+    });
+    moved.collect()
 }
 
 /// What the entries that changed something did, for the history of their devices.

@@ -1,11 +1,12 @@
 //! Sealing: the bundle and the move of its task to `verified` are one transaction.
 
 use muster_wire::TaskState;
-use muster_wire::http::BundleManifest;
+use muster_wire::http::{BundleManifest, ConsentKind};
 
 use crate::apply::{self, Step, StepOutcome};
 use crate::connect::Store;
-use crate::dialect::Batch;
+use crate::consent::end_unconsented;
+use crate::dialect::{Batch, Tx};
 use crate::error::{StoreError, run};
 use crate::instant::to_ms;
 
@@ -20,11 +21,34 @@ pub struct Seal {
     pub manifest_sha256: String,
     /// Where the objects lie.
     pub location: String,
+    /// The consent the collection needs: asked once more in the transaction that makes the bundle.
+    pub consent: Option<ConsentKind>,
+}
+
+/// Which of the bundles have the consent they need; `None` when none of them needs any.
+async fn allowed(tx: &mut Tx, seals: &[Seal]) -> Result<Option<Vec<bool>>, StoreError> {
+    if seals.iter().all(|seal| seal.consent.is_none()) {
+        return Ok(None);
+    }
+    let mut allowed = vec![true; seals.len()];
+    for &kind in ConsentKind::ALL {
+        let places: Vec<usize> = (0..seals.len()).filter(|&place| seals[place].consent == Some(kind)).collect();
+        let Some(now) = places.iter().map(|&place| seals[place].step.at).max() else { continue };
+        let tasks: Vec<_> = places
+            .iter()
+            .map(|&place| (seals[place].step.attempt.task(), seals[place].step.attempt.number(), &seals[place].manifest.device))
+            .collect();
+        for (place, may) in places.into_iter().zip(end_unconsented(tx, kind, &tasks, now).await?) {
+            allowed[place] = may;
+        }
+    }
+    Ok(Some(allowed))
 }
 
 impl Store {
     /// Moves the tasks and records the bundles of those that moved, in one transaction. A bundle whose step does not apply is not recorded:
-    /// after [`StepOutcome::Repeated`] it already is.
+    /// after [`StepOutcome::Repeated`] it already is. One that needs a consent which is gone is not recorded either, and its task is
+    /// cancelled; one whose consent is suspended stays where it is.
     ///
     /// # Errors
     /// [`StoreError::Misuse`] for a step that is not to `verified` or whose manifest is about another attempt; otherwise the database's,
@@ -47,7 +71,17 @@ impl Store {
         }
         run("sealing bundles", || async {
             let mut tx = self.begin().await?;
-            let outcomes = apply::apply_in(&mut tx, &steps).await?;
+            let allowed = allowed(&mut tx, seals).await?;
+            let outcomes = match &allowed {
+                None => apply::apply_in(&mut tx, &steps).await?,
+                // A task that was ended here for want of consent is not where its step may come from; one whose consent is suspended is
+                // left where it is.
+                Some(allowed) => {
+                    let steps: Vec<Step> = steps.iter().zip(allowed).filter(|(_, may)| **may).map(|(step, _)| step.clone()).collect();
+                    let mut applied = apply::apply_in(&mut tx, &steps).await?.into_iter();
+                    allowed.iter().map(|may| if *may { applied.next().expect("one for each step") } else { StepOutcome::NotAllowed }).collect()
+                }
+            };
             let applied = || seals.iter().zip(&manifests).zip(&outcomes).filter(|(_, o)| **o == StepOutcome::Applied).map(|(pair, _)| pair);
             let size = |seal: &Seal| seal.manifest.objects.iter().map(|object| object.size_bytes).sum::<u64>();
             if applied().next().is_some() {

@@ -127,6 +127,7 @@ fn task_view(row: task::Model, offline: &HashSet<String>, bundle: Option<TaskBun
     let id = task_id(row.id)?;
     let state = task_state(row.state)?;
     Ok(TaskView {
+        consent: row.consent_id.map(muster_wire::ConsentId::from_uuid),
         id,
         collection: id.collection(),
         waiting: state == TaskState::Queued && offline.contains(&row.device_id),

@@ -51,6 +51,12 @@ pub struct InvalidId {
     example: &'static str,
 }
 
+impl InvalidId {
+    pub(crate) fn new(text: &str, wanted: &'static str, example: &'static str) -> Self {
+        Self { text: text.to_owned(), wanted, example }
+    }
+}
+
 impl CollectionId {
     /// A new id, ordered by time of creation.
     pub fn new() -> Self {

@@ -1,6 +1,6 @@
 //! All that crosses a process boundary in Muster, as types, without any I/O.
 //!
-//! * [`ids`]: who is who. One 16-byte id carries collection, task and attempt.
+//! * [`ids`]: who is who. One 16-byte id carries collection, task and attempt. [`record_id`]: decisions about consent, and alerts.
 //! * [`device_id`], [`topic`], [`properties`], [`presence`]: the device contract over MQTT (`docs/DEVICE-CONTRACT.md`).
 //! * [`method`]: the direct methods of IoT Edge, byte for byte as real devices speak them.
 //! * [`state`], [`reason`]: the words of a task's life, as they stand in the database, in the API and in the CLI.
@@ -15,10 +15,12 @@ pub mod method;
 pub mod presence;
 pub mod properties;
 pub mod reason;
+pub mod record_id;
 pub mod state;
 pub mod topic;
 
 pub use device_id::DeviceId;
 pub use ids::{AttemptId, CollectionId, TaskId};
 pub use reason::Reason;
+pub use record_id::{AlertId, ConsentId};
 pub use state::TaskState;

@@ -47,6 +47,9 @@ pub struct Presence {
     /// Whether the owner agreed to proactive collection, as the device knows it.
     #[serde(default, rename = "proactiveConsent", skip_serializing_if = "Option::is_none")]
     pub proactive_consent: Option<ProactiveConsent>,
+    /// When the owner last said so, by the device's clock: the same word said anew is a new decision.
+    #[serde(default, rename = "proactiveConsentAt", skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
+    pub proactive_consent_at: Option<OffsetDateTime>,
 }
 
 /// Program and version of an agent.
@@ -66,9 +69,28 @@ pub enum ProactiveConsent {
     Enabled,
     /// The owner did not agree, or withdrew.
     Disabled,
+    /// The owner activated the device and left the choice to what the terms say of silence.
+    Default,
     /// Nobody was asked, or a word newer than this program.
     #[serde(other)]
     Unknown,
+}
+
+impl ProactiveConsent {
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Enabled => "enabled",
+            Self::Disabled => "disabled",
+            Self::Default => "default",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// From the word; one that is not known is [`ProactiveConsent::Unknown`].
+    pub fn from_word(word: &str) -> Self {
+        [Self::Enabled, Self::Disabled, Self::Default].into_iter().find(|known| known.as_str() == word).unwrap_or(Self::Unknown)
+    }
 }
 
 /// Why a presence or status message was not taken.
@@ -107,6 +129,7 @@ impl Presence {
             clock: None,
             reported: Value::Null,
             proactive_consent: None,
+            proactive_consent_at: None,
         }
     }
 

@@ -26,6 +26,8 @@ const STATUS_MESSAGE: &str = "__stMsg";
 const SUPPORTED_MAJOR: &str = "__supProtMajVer";
 const MAX_RESPONSE: &str = "maxResponse";
 const TRACE_PARENT: &str = "traceparent";
+const PURPOSE: &str = "purpose";
+const PROACTIVE: &str = "proactive";
 
 /// What a request carries beside its payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +42,8 @@ pub struct RequestProperties {
     pub max_response_bytes: usize,
     /// W3C trace context.
     pub trace_parent: Option<String>,
+    /// `purpose=proactive`: nobody asked for this; a device whose owner has not agreed to that answers 403.
+    pub proactive: bool,
 }
 
 impl RequestProperties {
@@ -49,6 +53,7 @@ impl RequestProperties {
         pairs.extend(self.sent_at.clone().map(|value| (SENT_AT.to_owned(), value)));
         pairs.push((MAX_RESPONSE.to_owned(), self.max_response_bytes.to_string()));
         pairs.extend(self.trace_parent.clone().map(|value| (TRACE_PARENT.to_owned(), value)));
+        pairs.extend(self.proactive.then(|| (PURPOSE.to_owned(), PROACTIVE.to_owned())));
         pairs
     }
 
@@ -61,6 +66,7 @@ impl RequestProperties {
             // A caller may take less than the contract allows, never more.
             max_response_bytes: find(pairs, MAX_RESPONSE).and_then(|v| v.parse().ok()).unwrap_or(MAX_ANSWER_BYTES).min(MAX_ANSWER_BYTES),
             trace_parent: find(pairs, TRACE_PARENT).map(str::to_owned),
+            proactive: find(pairs, PURPOSE) == Some(PROACTIVE),
         }
     }
 
@@ -85,6 +91,8 @@ pub struct AnswerProperties {
 pub struct NoStatus;
 
 impl AnswerProperties {
+    /// Status 403: the device's owner has not agreed to collection without being asked.
+    pub const NO_CONSENT: u16 = 403;
     /// Status 505: this version is not spoken here.
     pub const UNSUPPORTED_PROTOCOL: u16 = 505;
 
@@ -132,6 +140,7 @@ mod tests {
             sent_at: Some("2026-01-01T00:00:00Z".to_owned()),
             max_response_bytes: 1000,
             trace_parent: None,
+            proactive: true,
         };
         let mut pairs = vec![("x-mqtt-sender".to_owned(), "broker".to_owned())];
         pairs.extend(request.to_pairs());

@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::consent::{Consent, ConsentShares, Word};
 use crate::counters::{Counters, Stats};
 use crate::device::{Device, Identity, Shared, Source};
 use crate::fault::{Fault, FaultFigures, FaultRule, Who};
@@ -72,8 +73,8 @@ pub struct FleetOptions {
     pub session_expiry: Duration,
     /// Will delay.
     pub will_delay: Duration,
-    /// Consent every device states in its birth.
-    pub consent: ProactiveConsent,
+    /// What the owners of the devices said about proactive collection.
+    pub consent: ConsentShares,
     /// Uploads of all devices together.
     pub upload: UploadOptions,
     /// Trusted roots for https uploads, beside the system's.
@@ -102,7 +103,7 @@ impl Default for FleetOptions {
             keep_alive: Duration::from_secs(300),
             session_expiry: Duration::from_secs(3600),
             will_delay: Duration::from_secs(5),
-            consent: ProactiveConsent::Unknown,
+            consent: ConsentShares::default(),
             upload: UploadOptions::default(),
             upload_ca: None,
             trace_file: None,
@@ -211,6 +212,7 @@ impl Fleet {
         }
         let ids = device_ids(&options.name, options.devices)?;
         let faults = assign(&options.faults, options.devices, options.seed)?;
+        let words = options.consent.assign(options.devices, options.seed);
         let broker = Broker::new(&options.mqtt_url, &options.tls)?;
         let roots = match &options.upload_ca {
             Some(path) => certificates(path)?,
@@ -230,7 +232,6 @@ impl Fleet {
             uploads: Semaphore::new(uploads),
             temp: std::env::temp_dir(),
             max_object_bytes: 4 << 30,
-            consent: options.consent,
             stop: CancellationToken::new(),
             work: TaskTracker::new(),
         });
@@ -255,7 +256,9 @@ impl Fleet {
                 Some(Fault::ClockSkew) => -skew,
                 _ => 0,
             };
-            let identity = Identity { id, ordinal: u32::try_from(ordinal).expect("at most MAX_DEVICES"), fault, clock_offset_seconds };
+            let consent = Consent::simulated(words[ordinal]);
+            let identity =
+                Identity { id, ordinal: u32::try_from(ordinal).expect("at most MAX_DEVICES"), fault, clock_offset_seconds, consent };
             let device = Device::new(identity, Arc::clone(&shared), Outbox::new(client), Table::in_memory());
             devices.push(Arc::clone(&device));
             let connects = Arc::clone(&connects);
@@ -278,6 +281,19 @@ impl Fleet {
     /// Every device with its fault, in order.
     pub fn devices(&self) -> Vec<(DeviceId, Option<Fault>)> {
         self.devices.iter().map(|device| (device.id().clone(), device.fault())).collect()
+    }
+
+    /// Every device with what its owner said about proactive collection, in order.
+    pub fn consents(&self) -> Vec<(DeviceId, ProactiveConsent)> {
+        self.devices.iter().map(|device| (device.id().clone(), device.consent().word().proactive_consent)).collect()
+    }
+
+    /// Has the owner of a device say something else; false when there is no such device.
+    pub fn say_consent(&self, id: &DeviceId, word: ProactiveConsent) -> bool {
+        let Some(device) = self.devices.iter().find(|device| device.id() == id) else { return false };
+        device.consent().say(Word { proactive_consent: word, at: Some(device.clock()) });
+        device.announce();
+        true
     }
 
     /// What the devices have done so far, all together.

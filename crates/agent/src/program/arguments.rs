@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
-use muster_agent::FaultRule;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use muster_agent::{ConsentShare, FaultRule};
 
 /// A Muster device: answers the direct methods of IoT Edge over MQTT 5.
 #[derive(Debug, Parser)]
@@ -22,6 +22,17 @@ pub(crate) enum Command {
   muster-agent run --device press-0042 --mqtt mqtts://broker:8883 --username press-0042 --password-file pw \\
       --files 'dpkg=/var/log/dpkg.log' --journal sshd=ssh.service")]
     Run(RunArguments),
+    /// Activate the device, with what its owner says about proactive log collection
+    #[command(
+        after_help = "Proactive: when the device raises one of the published alerts, logs about it are collected without anybody asking at that
+moment. The choice is kept in the state directory; a running agent notices it within seconds, and refuses such requests unless
+the answer was yes. Without --proactive-logs the owner leaves it to what the terms say of silence.
+
+Examples:
+  muster-agent activate --proactive-logs yes --config /etc/muster-agent.toml
+  muster-agent activate --proactive-logs no --device press-0042 --state-dir /var/lib/muster-agent"
+    )]
+    Activate(ActivateArguments),
     /// Check the settings and print them, secrets masked
     #[command(after_help = "Example:\n  muster-agent check-config --config /etc/muster-agent.toml")]
     CheckConfig(RunArguments),
@@ -89,6 +100,23 @@ pub(crate) struct RunArguments {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct ActivateArguments {
+    /// Whether logs may be collected when the device raises an alert
+    #[arg(long, value_enum, value_name = "ANSWER")]
+    pub proactive_logs: Option<YesNo>,
+    #[command(flatten)]
+    pub run: RunArguments,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum YesNo {
+    /// Agreed, until withdrawn
+    Yes,
+    /// Not agreed, or withdrawn
+    No,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct FleetArguments {
     /// How many devices
     #[arg(long, short = 'n', default_value_t = 10, value_name = "N")]
@@ -135,6 +163,9 @@ pub(crate) struct FleetArguments {
     /// A fault and who has it: deaf=2% or liar=3,7,9; may be repeated. `muster-agent faults` lists them
     #[arg(long = "fault", value_name = "NAME=WHO")]
     pub faults: Vec<FaultRule>,
+    /// What owners said about proactive collection: enabled=80%, disabled=10%, default=5%; may be repeated, the rest is unknown
+    #[arg(long = "consent", value_name = "WORD=SHARE")]
+    pub consent: Vec<ConsentShare>,
     /// Faults and their figures from a TOML file
     #[arg(long, value_name = "FILE")]
     pub script: Option<PathBuf>,

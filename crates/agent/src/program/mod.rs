@@ -9,15 +9,18 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use muster_agent::consent::{self, Word};
 use muster_agent::recent::RecentLog;
 use muster_agent::settings::{DEFAULTS, LogFormat, ModuleSettings, Settings, read_bounded};
 use muster_agent::upload::UploadOptions;
-use muster_agent::{Agent, Fault, FaultFigures, Fleet, FleetOptions, SettingsError, TlsFiles};
+use muster_agent::{Agent, ConsentShares, Fault, FaultFigures, Fleet, FleetOptions, SettingsError, TlsFiles};
+use muster_wire::presence::ProactiveConsent;
+use time::OffsetDateTime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::writer::MakeWriterExt;
 
-use arguments::{Arguments, Command, FleetArguments, RunArguments};
+use arguments::{ActivateArguments, Arguments, Command, FleetArguments, RunArguments, YesNo};
 use output::Progress;
 
 /// Exit code of a hard stop: killed by the second signal.
@@ -64,6 +67,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             }
             output::text(&text)
         }
+        Command::Activate(arguments) => activate(&arguments),
         Command::Run(arguments) => {
             let settings = settings(&arguments)?;
             let recent = RecentLog::default();
@@ -113,6 +117,23 @@ fn settings(arguments: &RunArguments) -> Result<Settings, SettingsError> {
         module.journal.get_or_insert_default().extend((!unit.is_empty()).then(|| unit.clone()));
     }
     settings.finish()
+}
+
+/// Keeps the owner's word where a running agent finds it.
+fn activate(arguments: &ActivateArguments) -> anyhow::Result<()> {
+    let settings = settings(&arguments.run)?;
+    let proactive_consent = match arguments.proactive_logs {
+        Some(YesNo::Yes) => ProactiveConsent::Enabled,
+        Some(YesNo::No) => ProactiveConsent::Disabled,
+        None => ProactiveConsent::Default,
+    };
+    consent::write(&settings.device.state_dir, Word { proactive_consent, at: Some(OffsetDateTime::now_utc()) })?;
+    let means = match proactive_consent {
+        ProactiveConsent::Enabled => "the owner agrees to proactive log collection",
+        ProactiveConsent::Disabled => "the owner does not agree to proactive log collection; the agent refuses it",
+        ProactiveConsent::Default | ProactiveConsent::Unknown => "proactive log collection is left to what the terms say of silence",
+    };
+    output::text(&format!("{}: {means}\n", settings.device.id))
 }
 
 fn start_log(level: &str, format: LogFormat, recent: Option<RecentLog>) -> anyhow::Result<()> {
@@ -209,6 +230,7 @@ fn fleet_options(arguments: &FleetArguments) -> anyhow::Result<FleetOptions> {
         log_lines: arguments.log_lines,
         faults,
         figures,
+        consent: ConsentShares::of(&arguments.consent).map_err(Usage)?,
         keep_alive: arguments.keep_alive,
         upload: UploadOptions { connections: arguments.uploads, ..UploadOptions::default() },
         upload_ca: arguments.upload_ca_file.clone(),

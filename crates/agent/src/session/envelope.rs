@@ -34,6 +34,8 @@ pub(crate) struct Request {
     pub method: String,
     pub payload: Bytes,
     pub deadline_unix: i64,
+    /// Nobody asked for it.
+    pub proactive: bool,
 }
 
 /// What an incoming message turned out to be.
@@ -133,7 +135,7 @@ pub(crate) fn read(prefix: &Prefix, device: &DeviceId, publish: &Publish, connec
     if publish.payload.len() > MAX_REQUEST_BYTES {
         return refused(400, "the request is larger than 128 KiB");
     }
-    Incoming::Request(Request { reply_to, attempt, method, payload: publish.payload.clone(), deadline_unix })
+    Incoming::Request(Request { reply_to, attempt, method, payload: publish.payload.clone(), deadline_unix, proactive: request.proactive })
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use crate::consent::SAID_AGAIN_EVERY;
 use crate::device::Device;
 use broker::CHANNEL;
 
@@ -122,6 +123,7 @@ async fn connection(device: &Arc<Device>, events: &mut EventLoop, connects: &Sem
         return End::Lost(reason);
     }
     let mut goodbye: Option<tokio::time::Instant> = None;
+    let mut say_again = tokio::time::Instant::now() + SAID_AGAIN_EVERY;
     loop {
         let event = tokio::select! {
             biased;
@@ -134,6 +136,11 @@ async fn connection(device: &Arc<Device>, events: &mut EventLoop, connects: &Sem
                 continue;
             }
             () = tokio::time::sleep_until(goodbye.unwrap_or_else(tokio::time::Instant::now)), if goodbye.is_some() => return End::Stopped,
+            () = tokio::time::sleep_until(say_again), if goodbye.is_none() => {
+                say_again = tokio::time::Instant::now() + SAID_AGAIN_EVERY;
+                device.announce();
+                continue;
+            }
             event = events.poll() => event,
         };
         match event {

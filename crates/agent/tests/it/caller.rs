@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use muster_wire::presence::{Presence, TaskReport};
+use muster_wire::presence::{Presence, ProactiveConsent, TaskReport};
 use muster_wire::properties::AnswerProperties;
 use muster_wire::topic::{Prefix, Topic};
 use rumqttc::v5::mqttbytes::QoS;
@@ -52,12 +52,24 @@ pub(crate) struct Ask<'a> {
     pub version: &'a str,
     pub max_response: Option<usize>,
     pub response_topic: Option<String>,
+    /// Nobody asked for it.
+    pub proactive: bool,
 }
 
 impl<'a> Ask<'a> {
     pub(crate) fn new(device: &'a str, method: &'a str, payload: impl Into<Vec<u8>>) -> Self {
         let (attempt, expiry) = (Uuid::now_v7(), Some(30));
-        Self { device, method, payload: payload.into(), attempt, expiry, version: "1.0", max_response: None, response_topic: None }
+        Self {
+            device,
+            method,
+            payload: payload.into(),
+            attempt,
+            expiry,
+            version: "1.0",
+            max_response: None,
+            response_topic: None,
+            proactive: false,
+        }
     }
 }
 
@@ -134,6 +146,7 @@ impl Caller {
         let response = ask.response_topic.clone().unwrap_or_else(|| format!("muster/v1/d/{}/rsp/test", ask.device));
         let mut user_properties = vec![("__protVer".to_owned(), ask.version.to_owned()), ("__srcId".to_owned(), "test".to_owned())];
         user_properties.extend(ask.max_response.map(|bytes| ("maxResponse".to_owned(), bytes.to_string())));
+        user_properties.extend(ask.proactive.then(|| ("purpose".to_owned(), "proactive".to_owned())));
         let properties = PublishProperties {
             payload_format_indicator: Some(1),
             message_expiry_interval: ask.expiry,
@@ -187,6 +200,12 @@ impl Caller {
         let of =
             |heard: &Heard| heard.presence.iter().rev().find(|(d, _)| d == device).map(|(_, p)| p.clone()).filter(|p| p.online == online);
         self.until(&format!("{device} online={online}"), of).await
+    }
+
+    /// The word about proactive collection in the last birth of a device, once it is this one.
+    pub(crate) async fn says(&self, device: &str, word: ProactiveConsent) -> Presence {
+        let of = |heard: &Heard| heard.presence.iter().rev().find(|(d, p)| d == device && p.online).map(|(_, p)| p.clone());
+        self.until(&format!("{device} says {word:?}"), |heard| of(heard).filter(|p| p.proactive_consent == Some(word))).await
     }
 
     pub(crate) fn births(&self, device: &str) -> usize {

@@ -1,6 +1,7 @@
 //! The agent against a real broker: one device, and fleets of them.
 #![allow(clippy::unwrap_used)]
 
+mod activate;
 mod broker;
 mod caller;
 mod contract;

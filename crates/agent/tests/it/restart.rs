@@ -10,10 +10,10 @@ use crate::caller::{Ask, Caller, bundle_request};
 use crate::contract::{DEVICE, settings};
 use crate::storage::{Storage, Trouble};
 
-struct Program(Child);
+pub(crate) struct Program(Child);
 
 impl Program {
-    fn start(state: &std::path::Path) -> Self {
+    pub(crate) fn start(state: &std::path::Path) -> Self {
         let child = Command::new(env!("CARGO_BIN_EXE_muster-agent"))
             .arg("run")
             .arg("--config")
@@ -25,7 +25,7 @@ impl Program {
         Self(child)
     }
 
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.0.kill().expect("killed");
         self.0.wait().expect("gone");
     }

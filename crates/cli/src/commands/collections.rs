@@ -504,6 +504,7 @@ mod tests {
             reason: Some(Reason::CollectedPartial),
             detail: None,
             attempt: 2,
+            consent: None,
             correlation_id: Some("0e4b2a7c".into()),
             dispatched_at: Some(datetime!(2026-11-21 11:59:00 UTC)),
             accepted_at: Some(datetime!(2026-11-21 11:59:01 UTC)),

@@ -215,6 +215,8 @@ pub(super) mod tests {
             reason: Some("line 4 stands still".into()),
             case: Some("48213".into()),
             created_by: "ops".into(),
+            origin: muster_wire::http::Origin::Manual,
+            needs_consent: None,
             created_at: datetime!(2026-11-21 11:58:00 UTC),
             expires_at: datetime!(2026-11-22 11:58:00 UTC),
             finished_at: None,

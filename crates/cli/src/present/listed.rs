@@ -2,8 +2,8 @@
 
 use muster_wire::TaskState;
 use muster_wire::http::{
-    BundleFile, BundleView, CollectionState, CollectionView, Counters, DeviceView, ObjectCheck, PingView, ScheduleRun, ScheduleView,
-    TaskView, TimelineEntry,
+    BundleFile, BundleView, CollectionState, CollectionView, ConsentAuditLine, Counters, DeviceView, ObjectCheck, PingView, ScheduleRun,
+    ScheduleView, Standing, TaskView, TermsDefault, TermsView, TimelineEntry,
 };
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -202,6 +202,89 @@ impl Listed for ScheduleRun {
 
     fn name(&self) -> String {
         self.collection.map(|id| id.to_string()).unwrap_or_default()
+    }
+}
+
+impl Listed for Standing {
+    const COLUMNS: &'static [Column] = &[
+        Column::id("SCOPE"),
+        Column::text("STATE"),
+        Column::text("BY"),
+        Column::text("CHANNEL"),
+        Column::text("TERMS"),
+        Column::text("DECIDED"),
+        Column::id("CONSENT"),
+    ];
+
+    fn cells(&self, now: OffsetDateTime) -> Vec<String> {
+        let record = self.record.as_ref();
+        vec![
+            self.scope.to_string(),
+            self.state.to_string(),
+            record.map(|record| format!("{} ({})", record.actor.id, record.actor.role)).unwrap_or_default(),
+            record.map(|record| record.channel.to_string()).unwrap_or_default(),
+            record.and_then(|record| record.terms.as_ref()).map(|terms| terms.version.clone()).unwrap_or_default(),
+            record.map(|record| relative(record.decided_at, now)).unwrap_or_default(),
+            self.name(),
+        ]
+    }
+
+    fn name(&self) -> String {
+        self.record.as_ref().map(|record| record.consent_id.to_string()).unwrap_or_default()
+    }
+}
+
+impl Listed for ConsentAuditLine {
+    const COLUMNS: &'static [Column] = &[
+        Column::text("TIME"),
+        Column::text("WHAT"),
+        Column::id("SCOPE"),
+        Column::text("BY"),
+        Column::text("OBJECT"),
+        Column::text("DETAIL"),
+    ];
+
+    fn cells(&self, _now: OffsetDateTime) -> Vec<String> {
+        vec![
+            super::units::rfc3339_seconds(self.at),
+            self.what.replace('_', " "),
+            self.scope.to_string(),
+            self.who.clone(),
+            self.object.clone().unwrap_or_default(),
+            self.detail.clone().unwrap_or_default(),
+        ]
+    }
+
+    fn name(&self) -> String {
+        self.attempt.map(|attempt| attempt.to_string()).unwrap_or_default()
+    }
+}
+
+impl Listed for TermsView {
+    const COLUMNS: &'static [Column] = &[
+        Column::id("VERSION"),
+        Column::text("LOCALE"),
+        Column::number("NUMBER"),
+        Column::text("SILENCE IS"),
+        Column::text("ASKS AGAIN"),
+        Column::text("PUBLISHED"),
+        Column::id("SHA256"),
+    ];
+
+    fn cells(&self, now: OffsetDateTime) -> Vec<String> {
+        vec![
+            self.version.clone(),
+            self.locale.clone(),
+            self.number.to_string(),
+            if self.default == TermsDefault::OptIn { "no" } else { "yes" }.to_owned(),
+            if self.material { "yes" } else { "no" }.to_owned(),
+            relative(self.published_at, now),
+            self.sha256.clone(),
+        ]
+    }
+
+    fn name(&self) -> String {
+        self.version.clone()
     }
 }
 

@@ -122,6 +122,7 @@ mod tests {
             device: "press-0042".parse().expect("an id"),
             correlation_id: None,
             case: None,
+            consent: None,
             verdict: Verdict::Complete,
             reason: Reason::Collected,
             missing: vec![],

@@ -8,7 +8,8 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use muster_store::CollectionFilter;
 use muster_wire::http::{
-    Cancel, CollectionAnswer, CollectionState, CollectionView, NewCollection, Page, Pause, Preview, Problem, Prune, Pruned, Rerun, Touched,
+    Cancel, CollectionAnswer, CollectionState, CollectionView, NewCollection, Origin, Page, Pause, Preview, Problem, Prune, Pruned, Rerun,
+    Touched,
 };
 use muster_wire::method::request::LogItem;
 use muster_wire::{CollectionId, DeviceId};
@@ -81,7 +82,7 @@ pub(crate) async fn create(
     let new: NewCollection = read_json(&body).map_err(|error| point_at(error, &body))?;
     // A value that is not ASCII becomes one that is refused.
     let key = headers.get(IDEMPOTENCY_KEY).map(|value| value.to_str().unwrap_or_default().to_owned());
-    let (is_new, answer) = collections::create(&api, &caller.0, key, new).await?;
+    let (is_new, answer) = collections::create(&api, &caller.0, key, Origin::Manual, new).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     let location = HeaderValue::from_str(&format!("/api/v1/collections/{}", answer.created.id)).expect("an id is ASCII");
     Ok((status, [(header::LOCATION, location)], Json(answer)).into_response())

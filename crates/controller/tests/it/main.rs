@@ -6,6 +6,7 @@ mod bundles;
 mod client;
 mod collections;
 mod confirmation;
+mod consent;
 mod device;
 mod harness;
 mod lifecycle;

@@ -71,6 +71,10 @@ pub struct Model {
     pub paused_by: Option<String>,
     /// Why.
     pub paused_why: Option<String>,
+    /// `Origin` as JSON, where nobody asked for it himself.
+    pub origin: Option<String>,
+    /// The consent it needs, as a word.
+    pub consent_kind: Option<String>,
 }
 
 /// None: rows are joined by ranges of ids, not by keys.

@@ -43,6 +43,10 @@ pub struct Model {
     pub ping_ms: Option<i64>,
     /// Pings in a row that were not answered.
     pub ping_failed: Option<i16>,
+    /// When its owner last said so at the device, by its own clock.
+    pub consent_at: Option<i64>,
+    /// When it was last heard itself, and not only what the broker kept of it.
+    pub heard_at: Option<i64>,
 }
 
 /// None: rows are joined by ranges of ids, not by keys.

@@ -37,6 +37,8 @@ pub struct Model {
     pub detail: Option<String>,
     /// 1: its answer gives reason for the next step; 0: it does not; absent: nobody asked.
     pub matched: Option<i16>,
+    /// The decision under which it was made or last sent.
+    pub consent_id: Option<Uuid>,
 }
 
 /// None: rows are joined by ranges of ids, not by keys.

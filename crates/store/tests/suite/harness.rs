@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_store::{ClaimRequest, ClaimedTask, Dialect, NewCollection, NewTask, Step, Store, StoreOptions};
-use muster_wire::http::{CollectionRequest, Priority, Rollout, TargetView};
+use muster_wire::http::{CollectionRequest, Origin, Priority, Rollout, TargetView};
 use muster_wire::presence::Presence;
 use muster_wire::{CollectionId, DeviceId, Reason, TaskId, TaskState};
 use sqlx::{AssertSqlSafe, Connection, Executor};
@@ -99,6 +99,8 @@ pub(crate) fn new_collection(devices: &[DeviceId]) -> NewCollection {
         reason: Some("it hums".to_owned()),
         case: Some("48213".to_owned()),
         created_by: "ada".to_owned(),
+        origin: Origin::Manual,
+        needs_consent: None,
         created_at: NOW,
         expires_at: NOW + 60 * MINUTE,
         attempt_timeout: MINUTE,
@@ -199,6 +201,7 @@ pub(crate) fn claim_request(collection: CollectionId, limit: u32) -> ClaimReques
         lease_until: NOW + MINUTE,
         method: "ping",
         device_until: None,
+        consent: None,
     }
 }
 

@@ -8,6 +8,7 @@ mod harness;
 
 mod claims;
 mod conditions;
+mod consent;
 mod counters;
 mod crash;
 mod create;

@@ -29,6 +29,7 @@ pub(crate) fn seal(attempt: AttemptId, device: DeviceId, verdict: Verdict) -> Se
             device,
             correlation_id: None,
             case: Some("48213".to_owned()),
+            consent: None,
             verdict,
             reason,
             missing,
@@ -37,6 +38,7 @@ pub(crate) fn seal(attempt: AttemptId, device: DeviceId, verdict: Verdict) -> Se
         },
         manifest_sha256: "cd".repeat(32),
         location: format!("sealed/{attempt}"),
+        consent: None,
     }
 }
 

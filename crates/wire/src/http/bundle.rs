@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use crate::{AttemptId, CollectionId, DeviceId, Reason, TaskId};
+use crate::{AttemptId, CollectionId, ConsentId, DeviceId, Reason, TaskId};
 
 /// What the cloud found when it read the objects. `empty` and `damaged` are not successes and are never sealed as a bundle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
@@ -101,6 +101,9 @@ pub struct BundleManifest {
     /// Support case.
     #[serde(default)]
     pub case: Option<String>,
+    /// The decision that allowed it, where it was collected without being asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consent: Option<ConsentId>,
     /// Complete or partial.
     pub verdict: Verdict,
     /// `collected` or `collected_partial`.

@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{Choice, EscalationStep, Missing, PaceView, Paused, Priority, Retry, Rollout, Target, TargetView, Verdict, Window, WindowNow};
+use super::{
+    Choice, ConsentKind, EscalationStep, Missing, Origin, PaceView, Paused, Priority, Retry, Rollout, Target, TargetView, Verdict, Window,
+    WindowNow,
+};
 use crate::method::request::{ContentType, Encoding, LogItem};
-use crate::{AttemptId, CollectionId, DeviceId, Reason, TaskId, TaskState};
+use crate::{AttemptId, CollectionId, ConsentId, DeviceId, Reason, TaskId, TaskState};
 
 /// Longest reason and case number, in characters.
 pub const MAX_TEXT_CHARS: usize = 500;
@@ -237,6 +240,12 @@ pub struct CollectionView {
     pub case: Option<String>,
     /// Who asked.
     pub created_by: String,
+    /// What made it.
+    #[serde(default)]
+    pub origin: Origin,
+    /// The consent it needs, if it may not go without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needs_consent: Option<ConsentKind>,
     /// When.
     #[serde(with = "time::serde::rfc3339")]
     #[schema(value_type = String, format = DateTime)]
@@ -334,6 +343,9 @@ pub struct TaskView {
     pub detail: Option<String>,
     /// Number of the current or last attempt; 0 before the first.
     pub attempt: u8,
+    /// The decision under which it was made or last sent, where it needs consent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consent: Option<ConsentId>,
     /// The id the device gave its upload.
     #[serde(default)]
     pub correlation_id: Option<String>,
