@@ -25,23 +25,23 @@ Examples:
   muster consent revoke --tenant contoso --on-behalf-of ada --role tenant-owner --channel paper
   muster consent list --state suspended";
 const SHOW_EXAMPLES: &str = "\
-Of a device: what its own decision, its site's and its tenant's come to together with its own word. A refusal at any level wins, and the
-device's word wins over the record.
+Of a device: what its own decision, its site's and its tenant's come to together with its own word. A refusal at any level wins, \
+and the device's word wins over the record.
 
 Examples:
   muster consent show press-0042
   muster consent show --site oslo --tenant contoso
   muster consent show press-0042 -o json | jq .history";
 const GRANT_EXAMPLES: &str = "\
-The vendor decides nothing: what is recorded here is what a customer decided, so it names the customer, the role and the channel. Without
---on-behalf-of the try is refused and put on record.
+The vendor decides nothing: what is recorded here is what a customer decided, so it names the customer, the role and the channel. \
+Without --on-behalf-of the try is refused and put on record.
 
 Examples:
   muster consent grant --device press-0042 --on-behalf-of ada --role device-owner --channel portal
   muster consent grant --tenant contoso --on-behalf-of ada --role tenant-owner --channel paper";
 const REVOKE_EXAMPLES: &str = "\
-From this moment no device of the scope is asked. What is queued or under way is cancelled, its grants are closed, and what was uploaded of it
-is removed within minutes. What was sealed before stays.
+From this moment no device of the scope is asked. What is queued or under way is cancelled, its grants are closed, and what was \
+uploaded of it is removed within minutes. What was sealed before stays.
 
 Examples:
   muster consent revoke --device press-0042 --on-behalf-of ada --role device-owner --channel api
@@ -67,8 +67,8 @@ Examples:
   muster consent terms show 2026-11-28
   muster consent terms show 2026-11-28 --locale en-GB -o json | jq -r .sha256";
 const PUBLISH_EXAMPLES: &str = "\
-A published text never changes. A new version is the current one at once; with --material all grants to earlier ones are suspended until their
-owners agree again.
+A published text never changes. A new version is the current one at once; with --material all grants to earlier ones are \
+suspended until their owners agree again.
 
 Examples:
   muster consent terms publish 2027-01-01 --locale en-GB --file terms.txt
@@ -166,7 +166,7 @@ struct GrantArgs {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-#[expect(clippy::enum_variant_names, reason = "the words are the roles of the API")]
+#[expect(clippy::enum_variant_names, reason = "they are typed as they stand in a record")]
 enum CustomerRole {
     /// Decides for a device
     DeviceOwner,
