@@ -1,8 +1,8 @@
 //! Consent: what a decision may become, what the record comes to, and what holds for a device.
 //!
-//! * [`transition`]: the table of what may follow on what, as data. Nothing else decides whether a decision is recorded.
+//! * [`mod@transition`]: the table of what may follow on what, as data. Nothing else decides whether a decision is recorded.
 //! * [`record`]: records are only ever added; [`record::last`] reads a history and says where it ended, or where it is broken.
-//! * [`effective`]: what the decisions for a device, its site and its tenant come to together, with the device's own word.
+//! * [`mod@effective`]: what the decisions for a device, its site and its tenant come to together, with the device's own word.
 //!
 //! Two states are never written down, because they come and go without anybody deciding: `expired` follows from the clock, and `suspended`
 //! from the clock, the device's word and the terms. They lie over a grant on record and are computed whenever it is asked for.
