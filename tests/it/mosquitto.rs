@@ -219,6 +219,15 @@ impl Client {
         .await
     }
 
+    /// Says goodbye and waits until the broker has closed the connection; a session that is kept stays.
+    pub(crate) async fn leave(mut self) -> Result<()> {
+        self.mqtt.disconnect().await?;
+        let deadline = tokio::time::Instant::now() + DEADLINE;
+        while let Some(Ok(_)) = timeout_at(deadline, self.events.recv()).await.context("the broker did not close the connection in time")? {
+        }
+        Ok(())
+    }
+
     /// Topics and payloads of everything received up to and including this payload.
     pub(crate) async fn received_until(&mut self, marker: &str) -> Result<Vec<(String, String)>> {
         if !self.received.iter().any(|p| p.payload == marker.as_bytes()) {
