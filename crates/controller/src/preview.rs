@@ -3,9 +3,10 @@
 use std::collections::{HashMap, HashSet};
 
 use muster_dispatch::request_payload;
+use muster_domain::estimate::{Reach, estimate};
 use muster_store::KnownDevice;
 use muster_wire::DeviceId;
-use muster_wire::http::{Estimate, GRANT_PLACEHOLDER, NewCollection, PresenceState, Preview, PreviewedRequest};
+use muster_wire::http::{GRANT_PLACEHOLDER, NewCollection, PresenceState, Preview, PreviewedRequest};
 use time::OffsetDateTime;
 
 use crate::api::Api;
@@ -35,10 +36,14 @@ pub(crate) async fn preview(api: &Api, new: NewCollection) -> ApiResult<Preview>
         example: None,
         warnings: settled.warnings,
     };
+    let mut asked: HashMap<Option<String>, u64> = HashMap::new();
     for chunk in aimed.devices.chunks(IDS_PER_READ as usize) {
         let known = api.store.known_devices(chunk).await?;
         let able: Vec<&KnownDevice> = known.iter().filter(|device| offers(device, method)).collect();
         preview.skipped += (known.len() - able.len()) as u64;
+        for (model, count) in api.store.models_of(&able.iter().map(|device| &device.id).collect::<Vec<_>>()).await? {
+            *asked.entry(model).or_default() += count;
+        }
         let busy: HashSet<DeviceId> = if method.is_upload() {
             let ids: Vec<DeviceId> = able.iter().map(|device| device.id.clone()).collect();
             api.store.busy_devices(&ids, now).await?.into_iter().collect()
@@ -64,14 +69,8 @@ pub(crate) async fn preview(api: &Api, new: NewCollection) -> ApiResult<Preview>
         }
     }
     let past = api.store.past_bundles(settled.request.kind()).await?;
-    preview.estimate = (past.count > 0).then(|| {
-        let asked = preview.targeted - preview.skipped;
-        let rounds = asked.div_ceil(u64::from(settled.in_flight.unwrap_or(api.settings.dispatch.in_flight).max(1)));
-        Estimate {
-            from_bundles: past.count,
-            bytes: (past.bytes / past.count).saturating_mul(asked),
-            seconds: (past.ms / past.count / 1000).max(1).saturating_mul(rounds),
-        }
-    });
+    let asked: Vec<(Option<String>, u64)> = asked.into_iter().collect();
+    let in_flight = settled.in_flight.unwrap_or(api.settings.dispatch.in_flight);
+    preview.estimate = estimate(&past, Reach::of(&settled.request, now.unix_timestamp()), &asked, in_flight);
     Ok(preview)
 }

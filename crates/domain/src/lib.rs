@@ -9,6 +9,7 @@
 //! * [`condition`]: the language in which devices are chosen: its grammar, its parser, and what it says of a device.
 //! * [`consent`]: what a decision about consent may become, and what holds for a device.
 //! * [`counters`]: the honest sum over the states of a collection.
+//! * [`estimate`]: what a collection will cost, from past bundles.
 //! * [`inspect`]: reads one object (zip, gzip, JSON, text) without trusting a byte of it and in bounded memory.
 //! * [`rollout`]: how a collection is paced, and when it stops by itself.
 //! * [`tags`]: what people write on a device: limits, and changes laid over it.
@@ -22,6 +23,7 @@ pub mod condition;
 pub mod consent;
 pub mod counters;
 pub mod deadline;
+pub mod estimate;
 pub mod event;
 pub mod inspect;
 pub mod retry;

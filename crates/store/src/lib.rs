@@ -83,7 +83,6 @@ pub use lifecycle::{Cancel, Cancelled};
 pub use pace::{PacedClaim, RECOUNT_EVERY};
 pub use pause::{Paused, Resumed};
 pub use presence::{Birth, MAX_PRESENCE_BATCH};
-pub use preview::PastBundles;
 pub use prune::{MAX_PRUNED, Pruned};
 pub use recover::{OpenTask, OpenTasks, TakeRequest};
 pub use registry::{DeviceEntry, Entered, Forgotten, MAX_ENTRIES};

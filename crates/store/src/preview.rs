@@ -2,29 +2,24 @@
 
 use std::collections::{HashMap, HashSet};
 
+use muster_domain::estimate::{Past, Reach};
 use muster_wire::DeviceId;
+use muster_wire::http::CollectionRequest;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::apply::{device_id, task_id};
+use crate::collections::{number, parse};
 use crate::connect::Store;
-use crate::dialect::{Batch, VALUE_BYTES, Value, parcels};
+use crate::dialect::{Batch, Row, VALUE_BYTES, Value, parcels};
 use crate::error::{StoreError, run};
 use crate::instant::to_ms;
 
 /// Newest bundles that an estimate is made from.
 const MAX_PAST: i64 = 1000;
 
-/// Past bundles of one kind of request.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct PastBundles {
-    /// How many.
-    pub count: u64,
-    /// Bytes of all of them.
-    pub bytes: u64,
-    /// From dispatch to the sealed bundle, summed over all of them, in milliseconds.
-    pub ms: u64,
-}
+/// What people say a device is, else what it says itself.
+const MODEL_OF: &str = "COALESCE(CAST(d.tags->>'model' AS text), CAST(d.reported->>'model' AS text))";
 
 impl Store {
     /// Those of the devices that are at work on a bundle, in no order.
@@ -47,32 +42,58 @@ impl Store {
         .await
     }
 
-    /// Of the newest thousand bundles, those of collections of this kind.
+    /// How many of the devices are of which model (`tags.model`, else `reported.model`); those that are not in the registry are of none.
     ///
     /// # Errors
     /// The database's.
-    pub async fn past_bundles(&self, kind: &str) -> Result<PastBundles, StoreError> {
-        const NEWEST: &str = "SELECT b.task_id, b.size_bytes, b.sealed_at - t.dispatched_at \
-            FROM (SELECT task_id, size_bytes, sealed_at FROM bundle ORDER BY task_id DESC LIMIT $1) b JOIN task t ON t.id = b.task_id";
-        const KINDS: &str = "SELECT c.id FROM [[v]] JOIN collection c ON c.id = v.id WHERE c.kind = $1";
+    pub async fn models_of(&self, devices: &[&DeviceId]) -> Result<Vec<(Option<String>, u64)>, StoreError> {
+        let sql = format!("SELECT {MODEL_OF}, count(*) FROM [[v]] LEFT JOIN device d ON d.id = v.id GROUP BY 1");
+        run("counting models", || async {
+            let mut reader = self.reader().await?;
+            let mut models: HashMap<Option<String>, u64> = HashMap::new();
+            for chunk in parcels(devices, |device| VALUE_BYTES + device.as_str().len()) {
+                let batch = Batch::default().texts("id", chunk.iter().map(|device| Some(device.as_str())));
+                for row in reader.fetch(&sql, &[], Some(&batch)).await? {
+                    *models.entry(row.get(0)?).or_default() += number::<u64>("a number of devices", row.get::<i64>(1)?)?;
+                }
+            }
+            Ok(models.into_iter().collect())
+        })
+        .await
+    }
+
+    /// Of the newest thousand bundles, those of collections of this kind, by collection and model.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn past_bundles(&self, kind: &str) -> Result<Vec<Past>, StoreError> {
+        const KINDS: &str = "SELECT c.id, c.request, c.created_at FROM [[v]] JOIN collection c ON c.id = v.id WHERE c.kind = $1";
+        let newest = format!(
+            "SELECT b.task_id, b.size_bytes, b.sealed_at - t.dispatched_at, {MODEL_OF} \
+             FROM (SELECT task_id, size_bytes, sealed_at FROM bundle ORDER BY task_id DESC LIMIT $1) b JOIN task t ON t.id = b.task_id \
+             LEFT JOIN device d ON d.id = t.device_id"
+        );
         run("looking at past bundles", || async {
             let mut reader = self.reader().await?;
-            let mut by_collection: HashMap<Uuid, PastBundles> = HashMap::new();
-            for row in reader.fetch(NEWEST, &[Value::Number(MAX_PAST)], None).await? {
-                let past = by_collection.entry(task_id(row.get(0)?)?.collection().uuid()).or_default();
-                past.count += 1;
-                past.bytes += u64::try_from(row.get::<i64>(1)?).unwrap_or_default();
-                past.ms += row.get::<Option<i64>>(2)?.and_then(|ms| u64::try_from(ms).ok()).unwrap_or_default();
+            let bundles = reader.fetch(&newest, &[Value::Number(MAX_PAST)], None).await?;
+            let of = |row: &Row| Ok::<Uuid, StoreError>(task_id(row.get(0)?)?.collection().uuid());
+            let collections = bundles.iter().map(of).collect::<Result<HashSet<Uuid>, _>>()?;
+            let batch = Batch::default().ids("id", collections);
+            let mut reach: HashMap<Uuid, Reach> = HashMap::new();
+            for row in reader.fetch(KINDS, &[Value::Text(kind)], Some(&batch)).await? {
+                let request: CollectionRequest = parse("the request of a collection", &row.get::<String>(1)?)?;
+                reach.insert(row.get(0)?, Reach::of(&request, row.get::<i64>(2)?.div_euclid(1000)));
             }
-            let batch = Batch::default().ids("id", by_collection.keys().copied());
-            let rows = reader.fetch(KINDS, &[Value::Text(kind)], Some(&batch)).await?;
-            let same = rows.iter().map(|row| row.get::<Uuid>(0)).collect::<Result<HashSet<Uuid>, _>>()?;
-            let sum = |all: PastBundles, past: &PastBundles| PastBundles {
-                count: all.count + past.count,
-                bytes: all.bytes + past.bytes,
-                ms: all.ms + past.ms,
-            };
-            Ok(by_collection.iter().filter(|(id, _)| same.contains(*id)).map(|(_, past)| past).fold(PastBundles::default(), sum))
+            let mut past: HashMap<(Uuid, Option<String>), Past> = HashMap::new();
+            for row in &bundles {
+                let (id, model): (Uuid, Option<String>) = (of(row)?, row.get(3)?);
+                let Some(&reach) = reach.get(&id) else { continue };
+                let entry = past.entry((id, model.clone())).or_insert(Past { model, reach, count: 0, bytes: 0, ms: 0 });
+                entry.count += 1;
+                entry.bytes += u64::try_from(row.get::<i64>(1)?).unwrap_or_default();
+                entry.ms += row.get::<Option<i64>>(2)?.and_then(|ms| u64::try_from(ms).ok()).unwrap_or_default();
+            }
+            Ok(past.into_values().collect())
         })
         .await
     }

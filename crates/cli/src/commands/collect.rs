@@ -370,10 +370,15 @@ fn preview_sheet(preview: &Preview) -> Sheet {
     let some = |count: u64, why: &str| (count > 0).then(|| format!("{count} ({why})"));
     let estimate = match &preview.estimate {
         Some(estimate) => format!(
-            "{} in about {}, from {} of this kind",
+            "{} in about {}, from {} {}",
             bytes(estimate.bytes),
             duration(estimate.seconds as f64),
-            counted(estimate.from_bundles, "past bundle")
+            counted(estimate.from_bundles, "past bundle"),
+            match estimate.same_model_and_window {
+                0 => "of this kind, none of them of the same model and window".to_owned(),
+                own if own + preview.skipped >= preview.targeted => "of the same model and window".to_owned(),
+                own => format!("(of the same model and window for {own} devices, of this kind for the others)"),
+            }
         ),
         None => "no past bundles of this kind to estimate from".to_owned(),
     };
@@ -454,7 +459,7 @@ mod tests {
             offline: 30,
             busy: 4,
             presence_unknown: 1,
-            estimate: Some(Estimate { from_bundles: 812, bytes: 61 * 1024 * 1024 * 1024, seconds: 5_400 }),
+            estimate: Some(Estimate { from_bundles: 812, same_model_and_window: 1_200, bytes: 61 * 1024 * 1024 * 1024, seconds: 5_400 }),
             example: Some(PreviewedRequest {
                 device: "press-0042".parse().expect("an id"),
                 method: "UploadSupportBundle".to_owned(),

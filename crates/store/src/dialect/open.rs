@@ -79,7 +79,7 @@ async fn open_postgres(url: &str, max_connections: u32, wait: Duration) -> Resul
             let next_step = match code.as_str() {
                 "3D000" => "the server answers, but this database does not exist: create it (createdb) or correct the name in database.url",
                 code if code.starts_with("28") => "the server refused user or password: correct database.url",
-                "53300" => "the server has no free connection: lower database.max_connections or raise the server's",
+                "53300" => "the server has no free connection: raise its max_connections; each controller uses up to eight",
                 _ => "check that PostgreSQL runs there and that host and port in database.url are right",
             };
             return Err(unreachable(Box::new(error), next_step));

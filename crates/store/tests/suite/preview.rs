@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use muster_store::{ClaimRequest, PastBundles, Step};
+use muster_domain::estimate::{Past, Reach};
+use muster_store::{ClaimRequest, DeviceEntry, Step};
 use muster_wire::TaskState;
 use muster_wire::http::{CollectionRequest, Verdict};
+
+use serde_json::json;
 
 use crate::harness::*;
 use crate::seal::seal;
@@ -28,17 +31,22 @@ on_both! {
         assert_eq!(db.store.busy_devices(&[device(0)], NOW).await.expect("asked"), [], "of those asked for");
     }
 
-    /// Bundles of the same kind of request count, with their sizes and times, and no others.
+    /// Bundles of the same kind of request count, by model and by how far back they reach, and no others.
     async fn past_bundles_are_of_the_same_kind(db) {
-        assert_eq!(db.store.past_bundles("ping").await.expect("asked"), PastBundles::default());
+        assert_eq!(db.store.past_bundles("ping").await.expect("asked"), []);
+        for (number, model) in [(0, "m1"), (1, "m2")] {
+            let entry = DeviceEntry { device: device(number), tags: Some(json!({ "model": model })), parent: None };
+            db.store.enter_devices(&[entry], "somebody", NOW).await.expect("entered");
+        }
         let other = muster_store::NewCollection {
-            request: CollectionRequest::Bundle { since: None, edge_runtime_only: false },
+            request: CollectionRequest::Bundle { since: Some("2026-11-21T10:00:00Z".to_owned()), edge_runtime_only: false },
+            created_at: time::macros::datetime!(2026-11-21 12:00 UTC),
             ..new_collection(&devices(1))
         };
         db.store.create_collection(&other).await.expect("a collection");
-        let same = db.collection(2).await;
+        let same = db.collection(3).await;
         for (collection, took) in [(same, 2), (other.id, 50)] {
-            let seals: Vec<_> = db.claim(collection, 2).await.iter().zip(1..).map(|(task, n)| {
+            let seals: Vec<_> = db.claim(collection, 3).await.iter().zip(1..).map(|(task, n)| {
                 let mut seal = seal(task.attempt, task.device.clone(), Verdict::Complete);
                 seal.manifest.sealed_at = NOW + Duration::from_secs(took * n);
                 seal
@@ -46,8 +54,19 @@ on_both! {
             db.store.seal(&seals).await.expect("sealed");
         }
         let size = 3_000_001_000;
-        assert_eq!(db.store.past_bundles("ping").await.expect("asked"), PastBundles { count: 2, bytes: 2 * size, ms: 6_000 });
-        assert_eq!(db.store.past_bundles("bundle").await.expect("asked"), PastBundles { count: 1, bytes: size, ms: 50_000 });
-        assert_eq!(db.store.past_bundles("logs").await.expect("asked"), PastBundles::default());
+        let past = |model: Option<&str>, seconds, ms| {
+            let reach = Reach { seconds: Some(seconds), lines: None };
+            Past { model: model.map(str::to_owned), reach, count: 1, bytes: size, ms }
+        };
+        let mut pings = db.store.past_bundles("ping").await.expect("asked");
+        pings.sort_by_key(|past| past.ms);
+        assert_eq!(pings, [past(Some("m1"), 0, 2_000), past(Some("m2"), 0, 4_000), past(None, 0, 6_000)]);
+        assert_eq!(db.store.past_bundles("bundle").await.expect("asked"), [past(Some("m1"), 7_200, 50_000)]);
+        assert_eq!(db.store.past_bundles("logs").await.expect("asked"), []);
+
+        let all = devices(4);
+        let mut models = db.store.models_of(&all.iter().collect::<Vec<_>>()).await.expect("asked");
+        models.sort();
+        assert_eq!(models, [(None, 2), (Some("m1".to_owned()), 1), (Some("m2".to_owned()), 1)]);
     }
 }

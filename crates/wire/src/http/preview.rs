@@ -37,6 +37,10 @@ pub struct Preview {
 pub struct Estimate {
     /// How many past bundles of the same kind of request it comes from.
     pub from_bundles: u64,
+    /// For how many of the devices those are of their own model (`tags.model`, else `reported.model`) and of the same window; for the others
+    /// they are of the same window, else of the same model, else of the same kind of request only.
+    #[serde(default)]
+    pub same_model_and_window: u64,
     /// All bundles of the collection, in bytes.
     pub bytes: u64,
     /// From the first request to the last bundle, if every device were there and as fast as those were on average.
