@@ -29,6 +29,7 @@
 //! A step that does not apply is an answer ([`StepOutcome`]), not an error. An error is a database that cannot be asked
 //! ([`StoreError::is_transient`]), a row that makes no sense, or a caller that broke a rule.
 
+mod alerts;
 mod append;
 mod apply;
 mod bundles;
@@ -63,6 +64,7 @@ mod tasks;
 mod text;
 mod timeline;
 
+pub use alerts::{AlertFilter, AlertLimits, Changed, MAX_ALERTS, NewParked, ParkedFilter, ReceivedAlert, Taken};
 pub use append::MAX_APPEND;
 pub use apply::{MAX_STEPS, Step, StepOutcome};
 pub use bundles::{BundleFilter, BundleRecord};
