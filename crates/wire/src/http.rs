@@ -2,6 +2,7 @@
 //!
 //! Times are RFC 3339 in UTC; sizes are bytes; durations are seconds with `_seconds` at the end of the name. Inputs refuse unknown members.
 
+mod alert;
 mod bundle;
 mod calendar;
 mod collection;
@@ -9,17 +10,21 @@ mod collection_file;
 mod consent;
 mod device;
 mod escalation;
+mod indicator;
 mod origin;
 mod preview;
 mod problem;
 mod registry;
 mod retention;
 mod rollout;
+mod rule;
 mod schedule;
 mod status;
+mod storm;
 mod target;
 mod timeline;
 
+pub use alert::*;
 pub use bundle::*;
 pub use calendar::*;
 pub use collection::*;
@@ -27,14 +32,17 @@ pub use collection_file::*;
 pub use consent::*;
 pub use device::*;
 pub use escalation::*;
+pub use indicator::*;
 pub use origin::*;
 pub use preview::*;
 pub use problem::*;
 pub use registry::*;
 pub use retention::*;
 pub use rollout::*;
+pub use rule::*;
 pub use schedule::*;
 pub use status::*;
+pub use storm::*;
 pub use target::*;
 pub use timeline::*;
 

@@ -1,4 +1,4 @@
-//! Ids of records that stand alone: a decision about consent, an alert. Each is a UUIDv7, so their order is the order in which they were
+//! Ids of records that stand alone: a decision about consent, an alert, a storm. Each is a UUIDv7, so their order is the order in which they were
 //! written down; as text it is a prefix and 26 characters of Crockford base32 (lower case).
 
 use std::fmt;
@@ -97,6 +97,10 @@ record_id! {
     ConsentId, "cns_", "the id of a decision about consent", "cns_01jd8k2m3n4p5q6r7s8t9v0w1x";
     /// One alert that was taken in.
     AlertId, "alt_", "the id of an alert", "alt_01jd8k2m3n4p5q6r7s8t9v0w1x";
+    /// Many devices with one indicator at the same time.
+    StormId, "stm_", "the id of a storm", "stm_01jd8k2m3n4p5q6r7s8t9v0w1x";
+    /// A message that was no alert.
+    ParkedId, "prk_", "the id of a parked message", "prk_01jd8k2m3n4p5q6r7s8t9v0w1x";
 }
 
 #[cfg(test)]

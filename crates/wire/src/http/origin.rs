@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::AlertId;
+use crate::{AlertId, StormId};
 
 /// What made a collection.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -20,6 +20,25 @@ pub enum Origin {
         /// What it was about.
         indicator: String,
     },
+    /// A storm: a healthy device beside those that raised alerts, or the rest of them.
+    Storm {
+        /// Which.
+        storm: StormId,
+        /// What it was about.
+        indicator: String,
+        /// `twin` or `rest`.
+        role: StormRole,
+    },
+}
+
+/// What a collection is to its storm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StormRole {
+    /// A healthy device for comparison.
+    Twin,
+    /// What was not in the sample.
+    Rest,
 }
 
 impl Origin {
@@ -29,6 +48,7 @@ impl Origin {
             Self::Manual => "manual",
             Self::Schedule => "schedule",
             Self::Alert { .. } => "alert",
+            Self::Storm { .. } => "storm",
         }
     }
 }
