@@ -51,6 +51,9 @@ pub struct Intake {
     types: Vec<String>,
     amqp: Option<AmqpState>,
     tasks: TaskTracker,
+    /// Of all that comes without anybody waiting for an answer.
+    sources: CancellationToken,
+    /// Of the rest.
     stop: CancellationToken,
 }
 
@@ -58,21 +61,21 @@ impl Intake {
     /// Starts all sources but the devices. Returns at once; a broker or database that is away is waited for.
     pub fn start(options: IntakeOptions, store: Store, poke: Poke) -> Self {
         let inbox = Inbox::new(store, options.limits, poke);
-        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let (tasks, sources, stop) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
         let (posting, posted) = mpsc::channel(POSTED_WAITING);
         tasks.spawn(gather::posted(inbox.clone(), posted, stop.clone()));
-        tasks.spawn(decide_due(inbox.clone(), stop.clone()));
+        tasks.spawn(decide_due(inbox.clone(), sources.clone()));
         let amqp = options.amqp.map(|amqp| {
             let state = AmqpState::new();
-            tasks.spawn(amqp::keep(amqp, inbox.clone(), state.clone(), stop.clone()));
+            tasks.spawn(amqp::keep(amqp, inbox.clone(), state.clone(), sources.clone()));
             state
         });
-        Self { inbox, desk: Desk(posting), types: options.types, amqp, tasks, stop }
+        Self { inbox, desk: Desk(posting), types: options.types, amqp, tasks, sources, stop }
     }
 
     /// Takes alerts of devices from here as well; `open` makes of each what the intake needs.
     pub fn take_from_devices<T: Send + 'static>(&self, alerts: mpsc::Receiver<T>, open: impl Fn(T) -> FromDevice + Send + 'static) {
-        self.tasks.spawn(gather::from_devices(self.inbox.clone(), self.types.clone(), alerts, open, self.stop.clone()));
+        self.tasks.spawn(gather::from_devices(self.inbox.clone(), self.types.clone(), alerts, open, self.sources.clone()));
     }
 
     /// Where single messages are posted.
@@ -85,8 +88,14 @@ impl Intake {
         self.amqp.clone()
     }
 
+    /// Takes nothing more from the queue and from devices; who waits for an answer is still served.
+    pub fn close_sources(&self) {
+        self.sources.cancel();
+    }
+
     /// Stops: nothing new is taken, what was taken is settled. What takes longer than `patience` comes again to whoever is next.
     pub async fn stop(self, patience: Duration) {
+        self.sources.cancel();
         self.stop.cancel();
         self.tasks.close();
         if tokio::time::timeout(patience, self.tasks.wait()).await.is_err() {
