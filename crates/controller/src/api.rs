@@ -3,6 +3,7 @@
 //! One file per area; each holds the description, the handler and nothing that the console would want to do as well (that is in
 //! [`crate::collections`] and [`crate::contents`]). Every error is a [`problem`] document.
 
+mod alert_intake;
 mod bundles;
 mod collections;
 mod consent;
@@ -28,6 +29,7 @@ use axum::routing::{get, post};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use metrics_exporter_prometheus::PrometheusHandle;
 use muster_dispatch::DispatchHandle;
+use muster_intake::{AmqpState, Desk};
 use muster_landing::{LandingError, endpoint};
 use muster_store::{Store, StoreError};
 use muster_wire::{CollectionId, DeviceId, TaskId};
@@ -59,6 +61,8 @@ pub(crate) struct Api {
     pub(crate) landing: muster_landing::Landing,
     pub(crate) contents: Contents,
     pub(crate) dispatch: DispatchHandle,
+    pub(crate) desk: Desk,
+    pub(crate) amqp: Option<AmqpState>,
     pub(crate) ready: Ready,
     pub(crate) metrics: Option<&'static PrometheusHandle>,
     pub(crate) streams: Arc<Semaphore>,
@@ -98,6 +102,7 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .route("/consent/audit", get(consent::audit))
         .route("/consent/terms", get(consent::terms).post(consent::publish))
         .route("/consent/terms/{id}", get(consent::terms_text))
+        .route("/alerts", alert_intake::route())
         .route("/tasks/{id}", get(tasks::show))
         .route("/devices", get(devices::list))
         .route("/devices/import", post(devices::import))
@@ -241,7 +246,7 @@ impl Modify for Bearer {
         collections::rerun, collections::prune, events::events,
         schedules::list, schedules::create, schedules::show, schedules::delete, schedules::pause, schedules::resume, schedules::run_now,
         schedules::runs, consent::list, consent::effective, consent::grant, consent::revoke, consent::audit, consent::terms,
-        consent::terms_text, consent::publish, tasks::list, tasks::show, devices::list, devices::show, devices::import,
+        consent::terms_text, consent::publish, alert_intake::raise, tasks::list, tasks::show, devices::list, devices::show, devices::import,
         devices::timeline, devices::patch_many, devices::patch, devices::forget,
         bundles::list, bundles::show, bundles::files, bundles::download, bundles::cat, bundles::verify,
         schemas::collection, service::status, service::openapi, service::metrics, service::healthz, service::readyz,
@@ -251,6 +256,7 @@ impl Modify for Bearer {
         (name = "collections", description = "Requests to collect"),
         (name = "schedules", description = "Collections that are made again and again"),
         (name = "consent", description = "Who agreed to collection that nobody asked for"),
+        (name = "alerts", description = "What happened to devices"),
         (name = "devices", description = "The registry"),
         (name = "bundles", description = "What arrived"),
         (name = "service", description = "The service itself"),

@@ -1,10 +1,10 @@
 //! The daemon, put together and taken apart.
 //!
 //! **Start**, in the order in which each part needs the ones before it: settings (checked already) → data directory → listener (so that a
-//! taken port is the first thing one hears of) → database and schema → broker → landing zone → dispatcher → HTTP.
+//! taken port is the first thing one hears of) → database and schema → broker → landing zone → dispatcher → intake → HTTP.
 //!
-//! **Stop**: first softly. The listener closes, streams end, the dispatcher begins nothing new, finishes what it judges, commits and
-//! acknowledges; requests and uploads under way may end, for `server.stop_timeout` at most. Then hard: what is left is cut. The broker goes
+//! **Stop**: first softly. The listener closes, streams end, no alert is taken any more, the dispatcher begins nothing new, finishes what it
+//! judges, commits and acknowledges; requests and uploads under way may end, for `server.stop_timeout` at most. Then hard: what is left is cut. The broker goes
 //! after the dispatcher has said goodbye, the database last. Whatever was cut is brought back by its lease at the next start: a `kill -9`
 //! at any point is the same, only less polite.
 
@@ -13,14 +13,15 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::serve::ListenerExt as _;
-use muster_dispatch::{Dispatch, DispatchOptions, MqttOptions, SessionError};
+use muster_dispatch::{DeviceAlert, Dispatch, DispatchOptions, MqttOptions, SessionError};
+use muster_intake::{FromDevice, Intake};
 use muster_landing::endpoint::SmallReads;
 use muster_landing::{AzureCredential as Credential, AzureOptions, DirectoryOptions, Landing, LandingError, LandingOptions, Limits};
 use muster_store::{Store, StoreError, StoreOptions};
 use secrecy::SecretString;
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -40,6 +41,8 @@ use crate::{retention, schedules};
 /// How often what interrupted uploads left behind is removed, and how old it has to be.
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 const SWEEP_OLDER_THAN: Duration = Duration::from_secs(24 * 3600);
+/// Alerts of devices that wait for their batch. Small: what waits before it waits at the broker.
+const DEVICE_ALERTS: usize = 1024;
 /// How often the metrics library is asked to tidy up.
 const METRICS_UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
@@ -101,6 +104,7 @@ pub struct Controller {
     stop_timeout: Duration,
     store: Store,
     dispatch: Dispatch,
+    intake: Intake,
     broker: Option<Broker>,
     server: JoinHandle<()>,
     watchers: TaskTracker,
@@ -174,7 +178,12 @@ impl Controller {
         let landing = open_landing(&settings, &data_dir, &api_url).await?;
         let mqtt = mqtt_options(&settings, broker.as_ref(), &controller_id);
         let mqtt_url = mqtt.url.clone();
-        let dispatch = Dispatch::start(dispatch_options(&settings, mqtt, &controller_id), store.clone(), landing.clone())?;
+        let (raised, device_alerts) = mpsc::channel(DEVICE_ALERTS);
+        let options = dispatch_options(&settings, mqtt, &controller_id);
+        let dispatch = Dispatch::start(options, store.clone(), landing.clone(), Some(raised))?;
+        let handle = dispatch.handle();
+        let intake = Intake::start(settings.intake_options(&controller_id), store.clone(), Arc::new(move |made| handle.poke(made)));
+        intake.take_from_devices(device_alerts, from_device);
 
         let ready = Ready::new();
         watchers.spawn(ready.clone().watch_landing(landing.clone(), soft_stop.clone()));
@@ -187,6 +196,8 @@ impl Controller {
             contents: Contents::new(landing.clone()),
             landing,
             dispatch: dispatch.handle(),
+            desk: intake.desk(),
+            amqp: intake.amqp(),
             ready,
             metrics,
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
@@ -201,7 +212,21 @@ impl Controller {
         let server = tokio::spawn(serve(listener, api, soft_stop.clone(), Arc::clone(&ended)));
         watchers.close();
         tracing::info!(api = api_url, mqtt = mqtt_url, database = store.place(), "muster {} serves", env!("CARGO_PKG_VERSION"));
-        Ok(Self { http_addr, api_url, mqtt_url, stop_timeout, store, dispatch, broker, server, watchers, soft_stop, hard_stop, ended })
+        Ok(Self {
+            http_addr,
+            api_url,
+            mqtt_url,
+            stop_timeout,
+            store,
+            dispatch,
+            intake,
+            broker,
+            server,
+            watchers,
+            soft_stop,
+            hard_stop,
+            ended,
+        })
     }
 
     /// The address the HTTP API listens on.
@@ -230,9 +255,10 @@ impl Controller {
 
     /// Stops: softly for `server.stop_timeout`, then hard.
     pub async fn stop(self) {
-        let Self { stop_timeout, store, dispatch, broker, mut server, watchers, soft_stop, hard_stop, .. } = self;
+        let Self { stop_timeout, store, dispatch, intake, broker, mut server, watchers, soft_stop, hard_stop, .. } = self;
         let deadline = tokio::time::Instant::now() + stop_timeout;
         soft_stop.cancel();
+        intake.close_sources();
         let requests = async {
             if tokio::time::timeout_at(deadline, &mut server).await.is_err() {
                 tracing::warn!("requests were still under way after {stop_timeout:?} and are cut");
@@ -244,6 +270,7 @@ impl Controller {
         };
         tokio::join!(dispatch.stop(stop_timeout), requests);
         hard_stop.cancel();
+        intake.stop(stop_timeout).await;
         watchers.wait().await;
         if let Some(broker) = broker {
             broker.stop().await;
@@ -396,6 +423,12 @@ fn mqtt_options(settings: &Settings, broker: Option<&Broker>, client_id: &str) -
     };
     let ca_file = (!mqtt.ca_file.as_os_str().is_empty()).then(|| mqtt.ca_file.clone());
     MqttOptions { url, client_id: client_id.to_owned(), username, password, ca_file, prefix: settings.prefix() }
+}
+
+/// What a device raised, as the intake takes it.
+fn from_device(alert: DeviceAlert) -> FromDevice {
+    let (device, content_type, properties, payload, committed) = alert.into_parts();
+    FromDevice { device, content_type, properties, payload, committed: Box::new(committed) }
 }
 
 fn dispatch_options(settings: &Settings, mqtt: MqttOptions, owner: &str) -> DispatchOptions {

@@ -7,6 +7,7 @@ mod mqtt;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
+use muster_intake::amqp::Found;
 use muster_landing::LandingError;
 use muster_store::SchemaState;
 use time::OffsetDateTime;
@@ -71,6 +72,7 @@ pub async fn run(settings: &Settings) -> Vec<Check> {
     checks.push(check_database(settings).await);
     checks.push(check_broker(settings).await);
     checks.push(check_landing(settings, &data_dir).await);
+    checks.extend(check_amqp(settings).await);
     checks
 }
 
@@ -216,6 +218,28 @@ async fn check_landing(settings: &Settings, data_dir: &DataDir) -> Check {
         Ok(Err(error)) => Check::bad(NAME, format!("{}: {}", kind.as_str(), Chain(&error)), next),
         Err(_) => Check::bad(NAME, format!("{}: no answer within {PATIENCE:?}", kind.as_str()), next),
     }
+}
+
+/// Only where alerts come from a queue.
+async fn check_amqp(settings: &Settings) -> Option<Check> {
+    const NAME: &str = "amqp";
+    const NEXT: &str = "check the section amqp, whether RabbitMQ runs, and the rights of the user in amqp.url on its vhost";
+    let options = settings.amqp_options("doctor")?;
+    Some(match tokio::time::timeout(PATIENCE, muster_intake::amqp::look(&options)).await {
+        Ok(Ok(Found { waiting: Some(waiting), dead_letters: Some(dead) })) => {
+            let check = Check::good(NAME, format!("{}: {waiting} alert(s) wait, and {dead} dead letter(s)", options.queue));
+            match dead {
+                0 => check,
+                _ => check.noting("muster alerts parked shows what was no alert, and why"),
+            }
+        }
+        Ok(Ok(Found { waiting, .. })) => {
+            let missing = if waiting.is_none() { &options.queue } else { &options.dead_letter_queue };
+            Check::good(NAME, format!("reached; the queue {missing} does not exist yet")).noting("a start makes it")
+        }
+        Ok(Err(fault)) => Check::bad(NAME, fault.to_string(), NEXT),
+        Err(_) => Check::bad(NAME, format!("no answer within {PATIENCE:?}"), NEXT),
+    })
 }
 
 #[cfg(test)]

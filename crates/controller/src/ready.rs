@@ -69,7 +69,11 @@ impl Ready {
             .map_err(|_| "it cannot be used; the log says why".to_owned());
         let stopping = if api.soft_stop.is_cancelled() { Err("it stops".to_owned()) } else { Ok(()) };
         let need = |name: &str, found: Result<(), String>| Need { name: name.to_owned(), ok: found.is_ok(), detail: found.err() };
-        let needs = vec![need("database", database), need("broker", broker), need("landing", landing), need("server", stopping)];
+        let mut needs = vec![need("database", database), need("broker", broker), need("landing", landing), need("server", stopping)];
+        if let Some(amqp) = &api.amqp {
+            // What is in the way may name hosts and queues; a probe is open to everybody.
+            needs.push(need("amqp", amqp.now().map_err(|_| "the queue of alerts cannot be read; the log says why".to_owned())));
+        }
         Readiness { ready: needs.iter().all(|need| need.ok), needs }
     }
 }

@@ -3,6 +3,7 @@
 //! `default.toml` is both the documentation and the source of the defaults, and it holds every key there is: a key in any other layer that it
 //! does not hold is an error that names the key and the layer.
 
+mod alerts;
 mod check;
 mod secret;
 mod sections;
@@ -38,6 +39,10 @@ pub struct Settings {
     pub database: Database,
     /// The broker of the devices.
     pub mqtt: Mqtt,
+    /// The queue of alerts.
+    pub amqp: Amqp,
+    /// What is an alert, and how much may follow from it.
+    pub intake: IntakeSettings,
     /// Where bundles land.
     pub landing: LandingSettings,
     /// How fast, how patient, how deep.
@@ -240,6 +245,7 @@ impl Settings {
         resolve("database.url".to_owned(), &mut self.database.url, &mut self.database.url_file)?;
         resolve("mqtt.password".to_owned(), &mut self.mqtt.password, &mut self.mqtt.password_file)?;
         resolve("mqtt.embedded_device_key".to_owned(), &mut self.mqtt.embedded_device_key, &mut self.mqtt.embedded_device_key_file)?;
+        resolve("amqp.url".to_owned(), &mut self.amqp.url, &mut self.amqp.url_file)?;
         resolve("landing.key".to_owned(), &mut self.landing.key, &mut self.landing.key_file)?;
         resolve("landing.connection_string".to_owned(), &mut self.landing.connection_string, &mut self.landing.connection_string_file)?;
         resolve("landing.client_secret".to_owned(), &mut self.landing.client_secret, &mut self.landing.client_secret_file)?;
@@ -251,7 +257,8 @@ impl Settings {
 }
 
 /// Sections, in the order of `default.toml`.
-const DEFAULT_SECTIONS: [&str; 8] = ["server", "database", "mqtt", "landing", "dispatch", "retention", "auth", "telemetry"];
+const DEFAULT_SECTIONS: [&str; 10] =
+    ["server", "database", "mqtt", "amqp", "intake", "landing", "dispatch", "retention", "auth", "telemetry"];
 
 /// `section.key` of every line of `default.toml` that sets one, in its order.
 fn known_keys() -> Vec<String> {

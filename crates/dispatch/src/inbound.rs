@@ -13,9 +13,11 @@ use muster_wire::properties::AnswerProperties;
 use muster_wire::{AttemptId, DeviceId, TaskState};
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio_util::sync::CancellationToken;
 
 use crate::DispatchOptions;
+use crate::alert::DeviceAlert;
 use crate::apply::{Applier, Change, Then};
 use crate::look::{Job, Looks};
 use crate::message::{self, Answer, Message};
@@ -23,12 +25,18 @@ use crate::poll::Polls;
 use crate::session::{Ack, Delivery, Session};
 use crate::work::{NextStep, OpenWork, OpenWorks};
 
+/// How long an alert may wait for room before it is left with the broker.
+const ALERT_PATIENCE: Duration = Duration::from_secs(1);
+
 /// What came in, for the status page.
 #[derive(Debug, Default)]
 pub(crate) struct Received {
     pub(crate) answers: AtomicU64,
     pub(crate) reports: AtomicU64,
     pub(crate) presences: AtomicU64,
+    pub(crate) alerts: AtomicU64,
+    /// Alerts nobody had room for.
+    pub(crate) alerts_left: AtomicU64,
     /// Messages outside the contract.
     pub(crate) refused: AtomicU64,
     /// Answers to nothing we asked, or to a collection that has ended.
@@ -44,6 +52,8 @@ pub(crate) struct Inbound {
     pub(crate) polls: Arc<Polls>,
     pub(crate) works: Arc<OpenWorks>,
     pub(crate) received: Arc<Received>,
+    /// Whoever takes alerts.
+    pub(crate) alerts: Option<mpsc::Sender<DeviceAlert>>,
 }
 
 impl Inbound {
@@ -54,6 +64,9 @@ impl Inbound {
             match message::parse(&self.session.prefix, &self.session.caller, &publish) {
                 Ok(Message::Answer(answer)) => self.answer(answer, ack).await,
                 Ok(Message::Report { device, report }) => self.report(device, report, ack).await,
+                Ok(Message::Alert { device, content_type, properties, payload }) => {
+                    self.alert(DeviceAlert { device, content_type, properties, payload, ack }).await;
+                }
                 Ok(Message::Presence { device, presence, retained }) => self.presence(device, *presence, retained, ack).await,
                 Err(refusal) => {
                     metrics::counter!("muster_messages_refused_total", "why" => refusal.label()).increment(1);
@@ -63,6 +76,22 @@ impl Inbound {
                     }
                     ack.done();
                 }
+            }
+        }
+    }
+
+    /// Handed on, and acknowledged by whoever takes it once it is committed. Where nobody takes any, the answers of the fleet must not wait
+    /// behind alerts: they stay with the broker, which sends them again with the next connection.
+    async fn alert(&self, alert: DeviceAlert) {
+        self.received.alerts.fetch_add(1, Ordering::Relaxed);
+        let Some(alerts) = &self.alerts else {
+            alert.committed();
+            return;
+        };
+        if let Err(SendTimeoutError::Timeout(alert)) = alerts.send_timeout(alert, ALERT_PATIENCE).await {
+            metrics::counter!("muster_alerts_left_with_broker_total").increment(1);
+            if self.received.alerts_left.fetch_add(1, Ordering::Relaxed).is_power_of_two() {
+                tracing::warn!(device = %alert.device, "alerts are not taken in; they stay with the broker until the next connection");
             }
         }
     }

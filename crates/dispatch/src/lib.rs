@@ -27,6 +27,7 @@
 //!
 //! All state that matters is in the database. What is held in memory (room in the window, open polls, sweep cursors) only paces.
 
+mod alert;
 mod apply;
 mod clock;
 mod consent;
@@ -49,6 +50,7 @@ mod wake;
 mod window;
 mod work;
 
+pub use alert::DeviceAlert;
 pub use options::{DispatchOptions, MqttOptions};
 pub use request::payload as request_payload;
 pub use session::{MAX_PACKET_BYTES, RECEIVE_MAXIMUM, SessionError};
@@ -125,14 +127,20 @@ pub struct DispatchHandle {
 }
 
 impl Dispatch {
-    /// Starts all loops. Returns at once; a broker or database that is away is waited for.
+    /// Starts all loops. Returns at once; a broker or database that is away is waited for. `alerts` takes what devices raise; without it the
+    /// broker is not asked for alerts.
     ///
     /// # Errors
     /// [`SessionError`] when the broker's settings make no sense.
-    pub fn start(options: DispatchOptions, store: Store, landing: Landing) -> Result<Self, SessionError> {
+    pub fn start(
+        options: DispatchOptions,
+        store: Store,
+        landing: Landing,
+        alerts: Option<mpsc::Sender<DeviceAlert>>,
+    ) -> Result<Self, SessionError> {
         let options = Arc::new(options);
         let (delivery_sender, deliveries) = mpsc::channel(DELIVERIES);
-        let (session, driver) = session::prepare(&options.mqtt, delivery_sender)?;
+        let (session, driver) = session::prepare(&options.mqtt, alerts.is_some(), delivery_sender)?;
         let (wake, window, works) = (Wake::default(), Arc::new(Window::default()), Arc::new(OpenWorks::default()));
         let (applier, changes) = Applier::new(options.apply_batch * 4, works.clone());
         let (looks, jobs) = Looks::new(works.clone());
@@ -163,6 +171,7 @@ impl Dispatch {
             polls: polls.clone(),
             works: works.clone(),
             received: counters.received.clone(),
+            alerts,
         };
         let looker = || Looker {
             store: store.clone(),

@@ -17,6 +17,8 @@ pub(crate) enum Message {
     Answer(Answer),
     /// State of an upload.
     Report { device: DeviceId, report: TaskReport },
+    /// An event that is read by whoever takes alerts.
+    Alert { device: DeviceId, content_type: Option<String>, properties: Vec<(String, String)>, payload: Bytes },
     /// Birth or will.
     Presence {
         device: DeviceId,
@@ -111,6 +113,12 @@ pub(crate) fn parse(prefix: &Prefix, caller: &str, publish: &Publish) -> Result<
         Topic::State { device } => {
             let presence = Box::new(Presence::parse(&publish.payload).map_err(refusal)?);
             Ok(Message::Presence { device, presence, retained: publish.retain })
+        }
+        Topic::Alert { device } => {
+            let said = publish.properties.as_ref();
+            let content_type = said.and_then(|said| said.content_type.clone()).filter(|text| !text.is_empty());
+            let properties = said.map(|said| said.user_properties.clone()).unwrap_or_default();
+            Ok(Message::Alert { device, content_type, properties, payload: publish.payload.clone() })
         }
         _ => Err(Refusal::Topic),
     }

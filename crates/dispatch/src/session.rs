@@ -140,8 +140,12 @@ pub(crate) struct Driver {
     broker: String,
 }
 
-/// Prepares a session; nothing is connected yet.
-pub(crate) fn prepare(options: &MqttOptions, deliveries: mpsc::Sender<Delivery>) -> Result<(Session, Driver), SessionError> {
+/// Prepares a session; nothing is connected yet. Without `with_alerts` it does not ask for alerts, and the broker keeps none for it.
+pub(crate) fn prepare(
+    options: &MqttOptions,
+    with_alerts: bool,
+    deliveries: mpsc::Sender<Delivery>,
+) -> Result<(Session, Driver), SessionError> {
     let client_options = client_options(options)?;
     let (host, port) = client_options.broker_address();
     let (client, mut event_loop) = AsyncClient::new(client_options, REQUEST_CHANNEL);
@@ -154,7 +158,9 @@ pub(crate) fn prepare(options: &MqttOptions, deliveries: mpsc::Sender<Delivery>)
     let filters = Filters(&options.prefix);
     let session =
         Session { client: client.clone(), shared: shared.clone(), prefix: options.prefix.clone(), caller: options.client_id.clone() };
-    let filters = vec![filters.answers_to(&options.client_id), filters.answers_311(), filters.task_status(), filters.states()];
+    let alerts = with_alerts.then(|| filters.alerts());
+    let filters = [filters.answers_to(&options.client_id), filters.answers_311(), filters.task_status(), filters.states()];
+    let filters = filters.into_iter().chain(alerts).collect();
     let driver = Driver {
         event_loop,
         client,

@@ -10,6 +10,16 @@ use time::OffsetDateTime;
 
 use crate::words::words;
 
+mod device_ref;
+mod envelope;
+mod json;
+mod message;
+mod payload;
+#[cfg(test)]
+mod tests;
+
+pub use message::{AttributeValue, RawAlert, SourceRules};
+
 /// Largest message, in bytes, attributes included.
 pub const MAX_ALERT_BYTES: usize = 256 * 1024;
 /// Deepest nesting of JSON in a message.
@@ -188,4 +198,110 @@ impl Alert {
             data: "{}".to_owned(),
         }
     }
+}
+
+/// Reads a message; what it is refused for is named with the member, what was found and what was expected. Never panics, whatever it is given.
+///
+/// ```
+/// use muster_wire::alert::{parse, Poison, RawAlert, SourceRules};
+/// let message = RawAlert { content_type: Some("application/cloudevents+json"), attributes: &[], body: b"{}" };
+/// let refused = parse(&message, &SourceRules::default(), time::OffsetDateTime::now_utc()).unwrap_err();
+/// assert_eq!(refused.reason, Poison::Malformed);
+/// ```
+///
+/// # Errors
+/// [`Refused`] with every reason but those that need the registry or the broker.
+pub fn parse(message: &RawAlert<'_>, rules: &SourceRules, received_at: OffsetDateTime) -> Result<Alert, Refused> {
+    let beside: usize = message.attributes.iter().map(|(name, value)| name.len() + value.size()).sum();
+    let bytes = message.body.len() + beside + message.content_type.map_or(0, str::len);
+    if bytes > MAX_ALERT_BYTES {
+        return Err(Refused::new(Poison::TooLarge, format!("the message has {bytes} bytes, more than {MAX_ALERT_BYTES}")));
+    }
+    let envelope = envelope::read(message, rules)?;
+    let payload = payload::read(&envelope.data, &envelope.source, envelope.subject.as_deref())?;
+    let id = match envelope.id {
+        Some(id) => id,
+        None => payload.bare_id.ok_or_else(|| {
+            Refused::new(Poison::Malformed, "essentials.alertId is missing, and nothing else tells a bare alert from another")
+        })?,
+    };
+    let said = payload.fired_at.or(envelope.time);
+    let fired_at = said.unwrap_or(received_at);
+    for (name, at) in [("it fired at", Some(fired_at)), ("it resolved at", payload.resolved_at)] {
+        if let Some(at) = at
+            && at > received_at.saturating_add(MAX_ALERT_AHEAD)
+        {
+            let detail = format!("{name} {at}, more than {MAX_ALERT_AHEAD} ahead of our clock; check the clock of the sender");
+            return Err(Refused::new(Poison::FutureTime, detail));
+        }
+    }
+    Ok(Alert {
+        source: envelope.source,
+        id,
+        shape: envelope.shape,
+        devices: payload.devices,
+        indicator: payload.indicator,
+        condition: payload.condition,
+        severity: payload.severity,
+        fired_at,
+        time_inferred: said.is_none(),
+        resolved_at: payload.resolved_at,
+        origin_alert_id: payload.origin_alert_id,
+        description: payload.description,
+        traceparent: envelope.extensions.get("traceparent").filter(|text| is_traceparent(text)).cloned(),
+        extensions: envelope.extensions,
+        data: serde_json::Value::Object(envelope.data).to_string(),
+    })
+}
+
+/// A text that somebody else wrote, for a sentence of ours: bounded, and nothing in it can move a terminal.
+fn quoted(text: &str) -> String {
+    const MAX_SHOWN_CHARS: usize = 80;
+    match text.char_indices().nth(MAX_SHOWN_CHARS) {
+        Some((end, _)) => format!("{:?}…", &text[..end]),
+        None => format!("{text:?}"),
+    }
+}
+
+/// A text that is stored and compared: not empty, not long, nothing invisible.
+fn text(name: &str, value: String) -> Result<String, Refused> {
+    if value.is_empty() {
+        return Err(Refused::new(Poison::Malformed, format!("{name} is empty")));
+    }
+    check_text(name, &value)?;
+    Ok(value)
+}
+
+fn check_text(name: &str, value: &str) -> Result<(), Refused> {
+    if value.len() > MAX_ALERT_TEXT_BYTES {
+        let detail = format!("{name} has {} bytes, more than {MAX_ALERT_TEXT_BYTES}", value.len());
+        return Err(Refused::new(Poison::Malformed, detail));
+    }
+    match value.chars().find(|c| c.is_control()) {
+        Some(bad) => Err(Refused::new(Poison::Malformed, format!("{name} holds the control character {bad:?}"))),
+        None => Ok(()),
+    }
+}
+
+/// An instant of RFC 3339, in UTC.
+fn instant(name: &str, value: &str) -> Result<OffsetDateTime, Refused> {
+    use time::format_description::well_known::Rfc3339;
+    let at = OffsetDateTime::parse(value, &Rfc3339)
+        .map_err(|_| Refused::new(Poison::Malformed, format!("{name} is {}, not an instant like 2026-11-18T09:14:22Z", quoted(value))))?;
+    utc(name, at)
+}
+
+/// In UTC, and within what databases agree about.
+fn utc(name: &str, at: OffsetDateTime) -> Result<OffsetDateTime, Refused> {
+    at.checked_to_offset(time::UtcOffset::UTC)
+        .filter(|at| *at >= OffsetDateTime::UNIX_EPOCH)
+        .ok_or_else(|| Refused::new(Poison::Malformed, format!("{name} is {at}, before 1970 or past 9999")))
+}
+
+/// `00-<32 hex>-<16 hex>-<2 hex>`, in lower case (W3C Trace Context).
+fn is_traceparent(text: &str) -> bool {
+    let lengths = [2, 32, 16, 2];
+    let parts: Vec<&str> = text.split('-').collect();
+    let is_hex = |part: &str| part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    parts.len() == lengths.len() && parts.iter().zip(lengths).all(|(part, length)| part.len() == length && is_hex(part))
 }

@@ -71,6 +71,8 @@ impl Settings {
         self.check_tokens()?;
         self.check_database()?;
         self.check_mqtt(&mut warnings)?;
+        self.check_amqp(&mut warnings)?;
+        self.check_intake()?;
         self.check_landing()?;
         self.check_dispatch(&mut warnings)?;
         self.check_retention()?;
@@ -287,7 +289,7 @@ impl Settings {
         self.within("retention.attempts", kept, MIN_RETENTION, Duration::from_secs(MAX_RETENTION_SECONDS))
     }
 
-    fn within(&self, key: &str, span: Span, min: Duration, max: Duration) -> Result<(), SettingsError> {
+    pub(super) fn within(&self, key: &str, span: Span, min: Duration, max: Duration) -> Result<(), SettingsError> {
         if (min..=max).contains(&span.0) {
             return Ok(());
         }
@@ -295,14 +297,14 @@ impl Settings {
         Err(self.invalid(key, &format!("is {}; it lies between {} and {}", text(span.0), text(min), text(max))))
     }
 
-    fn between(&self, key: &str, value: u64, min: u64, max: u64) -> Result<(), SettingsError> {
+    pub(super) fn between(&self, key: &str, value: u64, min: u64, max: u64) -> Result<(), SettingsError> {
         if (min..=max).contains(&value) {
             return Ok(());
         }
         Err(self.invalid(key, &format!("is {value}; it lies between {min} and {max}")))
     }
 
-    fn invalid(&self, key: &str, reason: &str) -> SettingsError {
+    pub(super) fn invalid(&self, key: &str, reason: &str) -> SettingsError {
         SettingsError::Invalid { key: key.to_owned(), origin: self.source(key).cloned(), reason: reason.to_owned() }
     }
 }

@@ -80,6 +80,42 @@ pub struct Mqtt {
     pub embedded_connections: usize,
 }
 
+/// `amqp`: the queue of alerts.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "documented in default.toml")]
+pub struct Amqp {
+    pub url: Secret,
+    pub url_file: PathBuf,
+    pub ca_file: PathBuf,
+    pub queue: String,
+    pub dead_letter_exchange: String,
+    pub dead_letter_queue: String,
+    pub prefetch: u16,
+    pub delivery_limit: u16,
+    pub tenant: String,
+    pub bare: String,
+}
+
+/// `intake`: what is an alert, and how much may follow from it.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "documented in default.toml")]
+pub struct IntakeSettings {
+    #[serde(deserialize_with = "texts")]
+    pub types: Vec<String>,
+    pub bare: String,
+    pub max_age: Span,
+    pub expires_after: Span,
+    pub per_day: u32,
+    pub per_tenant_per_day: u32,
+    pub storm_devices: u32,
+    pub storm_within: Span,
+    pub storm_per_stratum: u32,
+    pub storm_at_most: u32,
+    pub control_twin: bool,
+}
+
 /// Which landing zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -227,6 +263,33 @@ pub struct Telemetry {
 fn word<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<T, D::Error> {
     let text = String::deserialize(deserializer)?;
     T::deserialize(StrDeserializer::<D::Error>::new(&text))
+}
+
+/// A list of texts in a file; `one,two` where only a text can be given.
+fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    struct Texts;
+
+    impl<'de> Visitor<'de> for Texts {
+        type Value = Vec<String>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a list of texts, or a text like one,two")
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
+            Ok(text.split(',').map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned).collect())
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let mut texts = Vec::new();
+            while let Some(text) = list.next_element()? {
+                texts.push(text);
+            }
+            Ok(texts)
+        }
+    }
+
+    deserializer.deserialize_any(Texts)
 }
 
 /// A list of tables in a file; `name=token,name=token` where only a text can be given.

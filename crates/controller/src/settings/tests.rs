@@ -79,6 +79,7 @@ fn what_is_shown_can_be_read_again_and_holds_no_secret() {
     let secrets = [
         ("MUSTER__DATABASE__URL", "postgres://u:pa55word@h/d"),
         ("MUSTER__MQTT__PASSWORD", "pa55word-pa55word"),
+        ("MUSTER__AMQP__URL", "amqps://u:pa55word@h/v"),
         ("MUSTER__LANDING__KEY", "pa55word"),
         ("MUSTER__AUTH__TOKENS", "ops=pa55word-pa55word,ci=pa55word-pa55word-2"),
     ];
@@ -96,7 +97,7 @@ fn unknown_keys_name_key_and_layer_and_the_nearest() {
     let text = refused(Some("[dispatch]\nattemps = 4\n"), &[], &[]);
     assert!(text.contains("unknown setting dispatch.attemps in ") && text.contains(".toml; did you mean dispatch.attempts?"), "{text}");
     assert!(refused(Some("listen = 4\n"), &[], &[]).contains("unknown setting listen in "));
-    assert!(refused(Some("[amqp]\nurl = \"x\"\n"), &[], &[]).contains("unknown setting amqp.url in "));
+    assert!(refused(Some("[amqps]\nurl = \"x\"\n"), &[], &[]).contains("unknown setting amqps.url in "));
     let text = refused(None, &[("MUSTER__SERVR__LISTEN", "x")], &[]);
     assert_eq!(text, "unknown setting servr.listen in environment variable MUSTER__SERVR__LISTEN; did you mean server.listen?");
     assert_eq!(refused(None, &[], &[("zzz", "x")]), "unknown setting zzz in a flag");
