@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::parser::ValueSource;
 use clap::{Arg, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
-use crate::commands::{apply, bundles, collect, collections, completions, consent, demo, devices, logs, operate, schedules, serve};
+use crate::commands::{
+    alerts, apply, bundles, collect, collections, completions, consent, demo, devices, indicators, logs, operate, rules, schedules, serve,
+};
 use crate::present::Form;
 
 /// Address a controller listens on when nobody says otherwise.
@@ -101,6 +103,9 @@ pub(crate) enum Command {
     Devices(devices::DevicesArgs),
     Bundles(bundles::BundlesArgs),
     Schedules(schedules::SchedulesArgs),
+    Alerts(alerts::AlertsArgs),
+    Rules(rules::RulesArgs),
+    Indicators(indicators::IndicatorsArgs),
     Consent(consent::ConsentArgs),
     Completions(completions::CompletionsArgs),
 }

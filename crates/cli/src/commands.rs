@@ -1,5 +1,6 @@
 //! The commands, one file per noun or verb. Each file holds its arguments, its help and what it does.
 
+pub(crate) mod alerts;
 pub(crate) mod apply;
 pub(crate) mod bundles;
 pub(crate) mod collect;
@@ -8,12 +9,16 @@ pub(crate) mod completions;
 pub(crate) mod consent;
 pub(crate) mod demo;
 pub(crate) mod devices;
+pub(crate) mod indicators;
 pub(crate) mod logs;
 pub(crate) mod operate;
+pub(crate) mod parked;
 pub(crate) mod prune;
 pub(crate) mod registry;
+pub(crate) mod rules;
 pub(crate) mod schedules;
 pub(crate) mod serve;
+pub(crate) mod storms;
 
 use crate::args::{Cli, Command};
 use crate::client::Client;
@@ -39,6 +44,9 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Devices(args) => devices::run(args, &client()?, &mut out).await,
         Command::Bundles(args) => bundles::run(args, &client()?, &mut out).await,
         Command::Schedules(args) => schedules::run(args, &client()?, &mut out).await,
+        Command::Alerts(args) => alerts::run(args, &client()?, &mut out).await,
+        Command::Rules(args) => rules::run(args, &client()?, &mut out).await,
+        Command::Indicators(args) => indicators::run(args, &client()?, &mut out).await,
         Command::Consent(args) => consent::run(args, &client()?, &mut out).await,
         Command::Completions(args) => completions::run(&args, &mut out),
     }?;

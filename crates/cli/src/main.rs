@@ -11,6 +11,7 @@ mod args;
 mod client;
 mod collection_file;
 mod commands;
+mod definition_file;
 mod failure;
 mod follow;
 mod moment;

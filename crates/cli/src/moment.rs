@@ -32,15 +32,24 @@ pub(crate) enum Moment {
 }
 
 impl Moment {
+    /// The instant it is by this machine's clock.
+    pub(crate) fn instant(self, now: OffsetDateTime) -> OffsetDateTime {
+        match self {
+            Self::At(instant) => instant,
+            Self::Ago(back) => now - back,
+            Self::Midnight { days_ago } => {
+                let today = now.to_offset(time::UtcOffset::UTC).replace_time(Time::MIDNIGHT);
+                today - Duration::from_secs(u64::from(days_ago) * 24 * 3600)
+            }
+        }
+    }
+
     /// As it stands in a request.
     pub(crate) fn request(self, now: OffsetDateTime) -> String {
         match self {
             Self::At(instant) => rfc3339_seconds(instant),
             Self::Ago(back) => format!("{}s", back.as_secs()),
-            Self::Midnight { days_ago } => {
-                let today = now.to_offset(time::UtcOffset::UTC).replace_time(Time::MIDNIGHT);
-                rfc3339_seconds(today - Duration::from_secs(u64::from(days_ago) * 24 * 3600))
-            }
+            Self::Midnight { .. } => rfc3339_seconds(self.instant(now)),
         }
     }
 }

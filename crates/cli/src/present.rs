@@ -2,6 +2,7 @@
 
 mod listed;
 mod out;
+mod raised;
 mod sheet;
 mod table;
 pub(crate) mod units;
@@ -10,6 +11,9 @@ pub(crate) use listed::{Listed, clock_word, collection_word, ping_word, task_det
 #[cfg(test)]
 pub(crate) use out::SharedBuffer;
 pub(crate) use out::{Form, Out, Paint};
+pub(crate) use raised::spoken;
+#[cfg(test)]
+pub(crate) use raised::tests::alert as an_alert;
 pub(crate) use sheet::Sheet;
 pub(crate) use table::{Column, fit, table};
 

@@ -6,6 +6,7 @@
 //! * [`openapi_json`]: the description of the API, committed as `docs/openapi.json`.
 //! * [`collection_schema_json`]: the JSON Schema of a collection in a file, as `muster apply` reads it.
 
+mod alerts;
 mod api;
 mod broker;
 mod collections;
@@ -16,6 +17,7 @@ mod data_dir;
 pub mod doctor;
 mod import;
 mod preview;
+mod published;
 mod ready;
 mod registry;
 mod retention;

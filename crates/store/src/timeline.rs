@@ -1,5 +1,5 @@
-//! Everything about one device on one line of time, newest first: what was asked of it, each moment of each attempt, what was sealed, what
-//! people did to it, and what the registry knows of it.
+//! Everything about one device on one line of time, newest first: what it raised, what was asked of it, each moment of each attempt, what was
+//! sealed, what people did to it, and what the registry knows of it.
 //!
 //! Nothing is written for this: the moments stand where they are kept anyway. A page reads the tasks of this one device, along the index
 //! on the device, and of those that fall onto the page the rest.
@@ -9,7 +9,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use muster_wire::http::{MAX_PAGE, TimelineEntry, TimelineWhat};
-use muster_wire::{CollectionId, DeviceId, Reason, TaskId, TaskState};
+use muster_wire::{AlertId, CollectionId, DeviceId, Reason, TaskId, TaskState};
 use sea_orm::EntityTrait;
 use uuid::Uuid;
 
@@ -23,6 +23,7 @@ use crate::instant::from_ms;
 use crate::presence::{OFFLINE, ONLINE};
 
 // What happened in the same millisecond stands in the order in which such things follow each other.
+const ALERT: i32 = -1;
 const ASKED: i32 = 0;
 const SENT: i32 = 1;
 const ANSWERED: i32 = 2;
@@ -34,6 +35,12 @@ const DONE_TO_IT: i32 = 7;
 const FIRST_SEEN: i32 = 8;
 const AGENT_STARTED: i32 = 9;
 const PRESENCE: i32 = 10;
+
+/// Alerts of a device, as places on its line: taken in when they came, by our clock.
+const ALERT_PLACES: &str = "SELECT -1, l.id, l.received_at, NULL, NULL, NULL FROM alert l WHERE l.device_id = $1";
+/// What those alerts were.
+const ALERT_SUBJECTS: &str =
+    "SELECT l.id, l.indicator, l.condition, l.outcome, l.why, l.collection_id FROM [[v]] JOIN alert l ON l.id = v.id";
 
 /// Where an entry stands on the line; no two stand at the same place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -126,9 +133,27 @@ impl Asked {
     }
 }
 
+/// What an alert said, and what was made of it.
+struct Raised {
+    indicator: String,
+    condition: String,
+    outcome: String,
+    why: String,
+    collection: Option<CollectionId>,
+}
+
+impl Raised {
+    fn detail(&self) -> String {
+        let Self { indicator, condition, outcome, why, .. } = self;
+        let outcome = outcome.replace('_', " ");
+        format!("{indicator} {condition}: {outcome}, {why}")
+    }
+}
+
 /// What the entries of a page are about.
 #[derive(Default)]
 struct Subjects {
+    raised: HashMap<Uuid, Raised>,
     tries: HashMap<TaskId, Vec<Try>>,
     asked: HashMap<CollectionId, Asked>,
     sealed: HashMap<TaskId, (u8, String)>,
@@ -209,6 +234,7 @@ fn moments(dialect: Dialect) -> String {
         of_attempt(&UPLOADED.to_string(), "uploaded_at"),
         of_attempt(&ended, "ended_at"),
         format!("SELECT {SEALED}, b.task_id, b.sealed_at, NULL, NULL, NULL FROM bundle b WHERE b.device_id = $1"),
+        ALERT_PLACES.to_owned(),
         format!("SELECT {DONE_TO_IT}, e.id, e.at, e.what, e.who, e.detail FROM device_event e WHERE e.device_id = $1"),
     ];
     format!(
@@ -220,7 +246,16 @@ fn moments(dialect: Dialect) -> String {
 
 async fn subjects(reader: &mut Reader, dialect: Dialect, places: &[LinePlace]) -> Result<Subjects, StoreError> {
     let mut subjects = Subjects::default();
-    let mut tasks = places.iter().map(|place| task_id(place.id)).collect::<Result<Vec<TaskId>, _>>()?;
+    let (alerts, of_tasks): (Vec<&LinePlace>, Vec<&LinePlace>) = places.iter().partition(|place| place.kind == ALERT);
+    if !alerts.is_empty() {
+        let batch = Batch::default().ids("id", alerts.iter().map(|place| place.id));
+        for row in reader.fetch(ALERT_SUBJECTS, &[], Some(&batch)).await? {
+            let collection = row.get::<Option<Uuid>>(5)?.map(collection_id).transpose()?;
+            let raised = Raised { indicator: row.get(1)?, condition: row.get(2)?, outcome: row.get(3)?, why: row.get(4)?, collection };
+            subjects.raised.insert(row.get(0)?, raised);
+        }
+    }
+    let mut tasks = of_tasks.iter().map(|place| task_id(place.id)).collect::<Result<Vec<TaskId>, _>>()?;
     tasks.sort_unstable();
     tasks.dedup();
     let batch = Batch::default().ids("id", tasks.iter().map(|task| task.uuid()));
@@ -256,7 +291,18 @@ async fn subjects(reader: &mut Reader, dialect: Dialect, places: &[LinePlace]) -
 }
 
 fn bare(at: i64, what: TimelineWhat) -> Result<TimelineEntry, StoreError> {
-    Ok(TimelineEntry { at: from_ms(at)?, what, collection: None, task: None, attempt: None, who: None, reason: None, detail: None })
+    let entry = TimelineEntry {
+        at: from_ms(at)?,
+        what,
+        collection: None,
+        task: None,
+        alert: None,
+        attempt: None,
+        who: None,
+        reason: None,
+        detail: None,
+    };
+    Ok(entry)
 }
 
 /// What somebody did to the device: the row says all of it.
@@ -268,6 +314,15 @@ fn done_to_it(place: LinePlace, word: &str, row: &Row) -> Result<TimelineEntry, 
 
 impl Subjects {
     fn entry(&self, place: LinePlace) -> Result<TimelineEntry, StoreError> {
+        if place.kind == ALERT {
+            let raised = self.raised.get(&place.id);
+            return Ok(TimelineEntry {
+                alert: Some(AlertId::from_uuid(place.id)),
+                collection: raised.and_then(|raised| raised.collection),
+                detail: raised.map(Raised::detail),
+                ..bare(place.at, TimelineWhat::Alert)?
+            });
+        }
         let task = task_id(place.id)?;
         let asked = self.asked.get(&task.collection());
         let what = match place.kind {
@@ -332,6 +387,11 @@ fn known(row: &device::Model) -> Result<Vec<(LinePlace, TimelineEntry)>, StoreEr
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn alerts_stand_before_what_they_led_to() {
+        assert!(ALERT < ASKED && ALERT_PLACES.starts_with(&format!("SELECT {ALERT}, ")));
+    }
 
     #[test]
     fn a_place_comes_back_as_text_and_nothing_else_does() {

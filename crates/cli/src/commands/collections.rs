@@ -294,6 +294,19 @@ pub(crate) async fn list<T: crate::present::Listed + serde::de::DeserializeOwned
     query: &Query,
     args: ListArgs,
 ) -> Result<u8, Failure> {
+    list_or::<T>(client, out, intent, path, query, args, "nothing there").await
+}
+
+/// The same, with what a person is told at a terminal when there is nothing.
+pub(crate) async fn list_or<T: crate::present::Listed + serde::de::DeserializeOwned>(
+    client: &Client,
+    out: &mut Out,
+    intent: &str,
+    path: &[&str],
+    query: &Query,
+    args: ListArgs,
+    nothing: &str,
+) -> Result<u8, Failure> {
     let form = out.form();
     let mut all: Vec<T> = Vec::new();
     let more = client
@@ -306,7 +319,7 @@ pub(crate) async fn list<T: crate::present::Listed + serde::de::DeserializeOwned
         })
         .await?;
     match form {
-        Form::Table if all.is_empty() => out.note("nothing there"),
+        Form::Table if all.is_empty() => out.note(nothing),
         Form::Table | Form::Json => out.list(&all)?,
         Form::Ndjson | Form::Name => {}
     }
@@ -488,7 +501,7 @@ async fn rerun(args: RerunArgs, client: &Client, out: &mut Out) -> Result<u8, Fa
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use muster_wire::http::{AttemptView, TaskBundle, Verdict};
     use time::macros::datetime;

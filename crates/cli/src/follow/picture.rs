@@ -161,6 +161,7 @@ pub(crate) fn summary(view: &CollectionView, out: &Out) -> String {
         .maybe("case", view.case.clone())
         .maybe("reason", view.reason.clone())
         .line("asked by", view.created_by.clone())
+        .maybe("made by", made_by(view))
         .line("created", format!("{} ({})", crate::present::units::rfc3339_seconds(view.created_at), relative(view.created_at, out.now())))
         .maybe("took", took)
         .maybe("priority", view.options.priority.filter(|priority| *priority != Priority::Normal).map(priority_word))
@@ -174,6 +175,21 @@ pub(crate) fn summary(view: &CollectionView, out: &Out) -> String {
         .render(out);
     let width = out.width().map_or(usize::MAX, usize::from);
     format!("{sheet}{}{}{}", states(counters, width, out), whys(view, width), later_steps(view, width, out))
+}
+
+/// What made it, where no person and no schedule did.
+fn made_by(view: &CollectionView) -> Option<String> {
+    use muster_wire::http::{Origin, StormRole};
+    match &view.origin {
+        Origin::Manual | Origin::Schedule => None,
+        Origin::Alert { alert, indicator } => Some(format!("alert {alert}: {indicator}")),
+        Origin::Storm { storm, indicator, role: StormRole::Twin } => {
+            Some(format!("storm {storm}: {indicator}; a healthy device for comparison"))
+        }
+        Origin::Storm { storm, indicator, role: StormRole::Rest } => {
+            Some(format!("storm {storm}: {indicator}; what was not in its sample"))
+        }
+    }
 }
 
 fn standing(view: &CollectionView) -> Option<String> {

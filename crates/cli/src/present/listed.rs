@@ -307,7 +307,7 @@ impl Listed for TimelineEntry {
     }
 
     fn name(&self) -> String {
-        self.task.map(|id| id.to_string()).unwrap_or_default()
+        self.task.map(|id| id.to_string()).or_else(|| self.alert.map(|id| id.to_string())).unwrap_or_default()
     }
 }
 
@@ -389,8 +389,17 @@ mod tests {
     #[test]
     fn the_line_of_a_device_as_a_table() {
         let task: muster_wire::TaskId = "tsk_01jd8k2m3n4p5q6r7s-17".parse().expect("an id");
-        let bare =
-            |at, what| TimelineEntry { at, what, collection: None, task: None, attempt: None, who: None, reason: None, detail: None };
+        let bare = |at, what| TimelineEntry {
+            at,
+            what,
+            collection: None,
+            task: None,
+            alert: None,
+            attempt: None,
+            who: None,
+            reason: None,
+            detail: None,
+        };
         let in_task = |at, what| TimelineEntry { collection: Some(task.collection()), task: Some(task), ..bare(at, what) };
         let line = [
             TimelineEntry {
@@ -403,6 +412,12 @@ mod tests {
                 who: Some("ada".to_owned()),
                 detail: Some("bundle: it hums (case 48213)".to_owned()),
                 ..in_task(datetime!(2026-11-21 11:59 UTC), TimelineWhat::Asked)
+            },
+            TimelineEntry {
+                alert: Some("alt_01jd8k2m3n4p5q6r7s8t9v0w1x".parse().expect("an id")),
+                collection: Some(task.collection()),
+                detail: Some("AcsUnhealthyCondition fired: collected, consent of the device was granted".to_owned()),
+                ..bare(datetime!(2026-11-21 11:58 UTC), TimelineWhat::Alert)
             },
             bare(datetime!(2026-11-01 12:00 UTC), TimelineWhat::FirstSeen),
         ];

@@ -120,13 +120,26 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 
 /// Routes that answer without a token.
 pub(crate) fn is_open(method: &Method, path: &str) -> bool {
-    let is_probe = matches!(path, "/healthz" | "/readyz") && matches!(*method, Method::GET | Method::HEAD);
-    is_probe || path == "/landing" || path.starts_with("/landing/")
+    let is_read = matches!(*method, Method::GET | Method::HEAD);
+    let is_probe = matches!(path, "/healthz" | "/readyz");
+    is_read && (is_probe || is_published(path)) || path == "/landing" || path.starts_with("/landing/")
+}
+
+/// The catalogue of indicators: what may be collected without being asked is for everybody to read.
+fn is_published(path: &str) -> bool {
+    let one = path.strip_prefix("/api/v1/indicators/");
+    matches!(path, "/indicators" | "/api/v1/indicators") || one.is_some_and(|name| !name.is_empty() && !name.contains('/'))
 }
 
 /// The middleware.
 pub(crate) async fn guard(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
     if is_open(request.method(), request.uri().path()) {
+        // Who says who they are is known here too; of a stranger nothing is asked.
+        if is_published(request.uri().path())
+            && let Ok(caller) = guard.admit(&request)
+        {
+            request.extensions_mut().insert(caller);
+        }
         return next.run(request).await;
     }
     match guard.admit(&request) {
@@ -192,13 +205,35 @@ mod tests {
 
     #[test]
     fn what_is_open_is_exactly_this() {
-        for path in ["/healthz", "/readyz", "/landing", "/landing/inbox/x"] {
+        for path in [
+            "/healthz",
+            "/readyz",
+            "/landing",
+            "/landing/inbox/x",
+            "/indicators",
+            "/api/v1/indicators",
+            "/api/v1/indicators/AcsUnhealthyCondition",
+        ] {
             assert!(is_open(&Method::GET, path), "{path}");
         }
         assert!(is_open(&Method::PUT, "/landing/x") && !is_open(&Method::POST, "/readyz"));
-        for path in
-            ["/", "/metrics", "/landingx", "/api/v1/status", "/api/openapi.json", "/healthz/", "//landing/", "/api/v1/../../landing/"]
-        {
+        for path in ["/indicators", "/api/v1/indicators", "/api/v1/indicators/x"] {
+            assert!([Method::POST, Method::PUT, Method::DELETE].iter().all(|method| !is_open(method, path)), "{path}: only to be read");
+        }
+        for path in [
+            "/",
+            "/metrics",
+            "/landingx",
+            "/api/v1/status",
+            "/api/openapi.json",
+            "/healthz/",
+            "//landing/",
+            "/api/v1/../../landing/",
+            "/indicators/",
+            "/indicatorsx",
+            "/api/v1/indicators/",
+            "/api/v1/indicators/x/y",
+        ] {
             assert!(!is_open(&Method::GET, path), "{path}");
         }
     }

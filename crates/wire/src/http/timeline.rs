@@ -3,12 +3,14 @@
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use crate::{CollectionId, Reason, TaskId};
+use crate::{AlertId, CollectionId, Reason, TaskId};
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TimelineWhat {
+    /// It raised an alert, or one about it came.
+    Alert,
     /// Somebody asked for a collection that this device is part of.
     Asked,
     /// An attempt was sent.
@@ -43,7 +45,8 @@ pub enum TimelineWhat {
 
 impl TimelineWhat {
     /// Every kind, in the order of the list above.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
+        Self::Alert,
         Self::Asked,
         Self::Sent,
         Self::Answered,
@@ -64,6 +67,7 @@ impl TimelineWhat {
     /// The word in API and CLI.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Alert => "alert",
             Self::Asked => "asked",
             Self::Sent => "sent",
             Self::Answered => "answered",
@@ -98,6 +102,9 @@ pub struct TimelineEntry {
     /// In which task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<TaskId>,
+    /// Which alert.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alert: Option<AlertId>,
     /// At which attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u8>,

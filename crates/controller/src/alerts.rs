@@ -1,0 +1,385 @@
+//! Alerts as people at the API see them: what was taken in, what waits because it was no alert, the catalogue, the rules and the storms.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use http::StatusCode;
+use http::header::{self, HeaderMap};
+use muster_store::{AlertLimits, Changed, ReceivedAlert, Taken};
+use muster_wire::alert::{Alert, AlertVia, MAX_ALERT_BYTES, Poison, Refused};
+use muster_wire::http::{
+    AlertAnswer, AlertView, IndicatorView, MAX_INDICATORS, MAX_PREVIEW_SECONDS, MAX_RULES, NewIndicator, NewRule, ParkedState, ParkedView,
+    Replay, RulePreview, RuleTest, RuleView, StormCollected, StormPolicy,
+};
+use muster_wire::{AlertId, DeviceId, ParkedId, StormId};
+use time::OffsetDateTime;
+
+use crate::api::Api;
+use crate::api::problem::{ApiError, ApiResult};
+
+/// What the settings say about decisions.
+pub(crate) fn limits(_api: &Api) -> AlertLimits {
+    AlertLimits {
+        max_age: Duration::from_secs(24 * 3600),
+        expires_after: Duration::from_secs(24 * 3600),
+        attempt_timeout: Duration::from_secs(3600),
+        max_attempts: 5,
+        per_day: 10_000,
+        per_tenant_per_day: 1_000,
+        storm: StormPolicy::default(),
+    }
+}
+
+/// A message as it came, and what its way in says about who sent it.
+pub(crate) struct Message {
+    /// The way by which it came.
+    pub(crate) via: AlertVia,
+    /// The only device its sender may speak for.
+    pub(crate) speaks_for: Option<DeviceId>,
+    /// Content type.
+    pub(crate) content_type: Option<String>,
+    /// Attributes beside the body.
+    pub(crate) attributes: BTreeMap<String, String>,
+    /// The body.
+    pub(crate) body: Vec<u8>,
+}
+
+impl Message {
+    /// From a request over HTTP: the attributes of an event in binary form stand in its headers.
+    pub(crate) fn from_http(headers: &HeaderMap, body: &Bytes) -> Self {
+        let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let is_attribute = |name: &str| name.starts_with("ce-") || name == "traceparent";
+        let attributes = headers.iter().filter(|(name, _)| is_attribute(name.as_str()));
+        Self {
+            via: AlertVia::Http,
+            speaks_for: None,
+            content_type: headers.get(header::CONTENT_TYPE).map(text),
+            attributes: attributes.map(|(name, value)| (name.as_str().to_owned(), text(value))).collect(),
+            body: body.to_vec(),
+        }
+    }
+
+    /// From what was parked, mended or as it was. Who may speak for whom stays as it was when the message came: mending it gives nobody a say.
+    fn from_parked(parked: &ParkedView, replay: Replay) -> Result<Self, Refused> {
+        use base64::Engine as _;
+        let speaks_for = match parked.via {
+            AlertVia::Mqtt => Some(parked.from.parse::<DeviceId>().map_err(|error| Refused::new(Poison::NoDevice, error.to_string()))?),
+            AlertVia::Amqp | AlertVia::Http => None,
+        };
+        let kept = || match (&parked.body, &parked.body_base64) {
+            (Some(text), _) => Ok(text.clone().into_bytes()),
+            (None, Some(coded)) => base64::engine::general_purpose::STANDARD
+                .decode(coded)
+                .map_err(|_| Refused::new(Poison::NotJson, "what was kept of the body cannot be read")),
+            (None, None) => Ok(Vec::new()),
+        };
+        Ok(Self {
+            via: parked.via,
+            speaks_for,
+            content_type: replay.content_type.or_else(|| parked.content_type.clone()),
+            attributes: parked.attributes.clone(),
+            body: replay.body.map_or_else(kept, |text| Ok(text.into_bytes()))?,
+        })
+    }
+
+    /// The alert in it.
+    fn read(&self, _received_at: OffsetDateTime) -> Result<Alert, Refused> {
+        if self.body.len() > MAX_ALERT_BYTES {
+            let detail = format!("it has {} bytes; an alert has at most {MAX_ALERT_BYTES}", self.body.len());
+            return Err(Refused::new(Poison::TooLarge, detail));
+        }
+        Err(Refused::new(Poison::UnsupportedFormat, "this version reads no events"))
+    }
+}
+
+/// Takes one message in, as if it came now.
+async fn take_one(api: &Api, message: &Message, first_came_at: OffsetDateTime, now: OffsetDateTime) -> ApiResult<Taken> {
+    let mut alert = match message.read(now) {
+        Ok(alert) => alert,
+        Err(refused) => return Ok(Taken::Refused(refused)),
+    };
+    if alert.time_inferred {
+        // Nobody said when it was, so it was when it first came; not when somebody mended it.
+        alert.fired_at = first_came_at;
+    }
+    let received =
+        ReceivedAlert { alert: &alert, via: message.via, tenant: None, speaks_for: message.speaks_for.as_ref(), received_at: now };
+    let taken = api.store.take_alerts(&[received], &limits(api), now).await?;
+    Ok(taken.into_iter().next().expect("one result for each alert"))
+}
+
+/// Puts a parked message in again, as it was or mended.
+pub(crate) async fn replay(api: &Api, caller: &str, id: ParkedId, replay: Replay) -> ApiResult<AlertAnswer> {
+    let now = OffsetDateTime::now_utc();
+    let parked = parked(api, id).await?;
+    if parked.state != ParkedState::Parked {
+        return Err(not_parked(id, parked.state));
+    }
+    if parked.cut && replay.body.is_none() {
+        return Err(ApiError::new(
+            StatusCode::CONFLICT,
+            "parked_body_cut",
+            "Only a part of it was kept",
+            format!("{id} had {} bytes, and what is kept of them is no message", parked.bytes),
+        )
+        .next_step("give the body anew, or drop it"));
+    }
+    let taken = match Message::from_parked(&parked, replay) {
+        Ok(message) => take_one(api, &message, parked.received_at, now).await?,
+        Err(refused) => Taken::Refused(refused),
+    };
+    let answer = match taken {
+        Taken::Decided(alerts) => AlertAnswer { alerts, duplicate: false },
+        Taken::Duplicate => AlertAnswer { alerts: Vec::new(), duplicate: true },
+        Taken::Refused(refused) => return Err(no_alert(&refused, StatusCode::UNPROCESSABLE_ENTITY)),
+    };
+    // Behind the alerts: whoever dies in between replays it again, and that is a repetition.
+    api.store.mark_parked(id, ParkedState::Replayed, caller, now).await?;
+    api.dispatch.poke(answer.alerts.iter().filter_map(|alert| alert.collection));
+    tracing::info!(parked = %id, alerts = answer.alerts.len(), duplicate = answer.duplicate, by = caller, "a parked message was replayed");
+    Ok(answer)
+}
+
+/// The problem that a message is no alert, under the word of the reason.
+pub(crate) fn no_alert(refused: &Refused, status: StatusCode) -> ApiError {
+    ApiError::new(status, refused.reason.as_str(), "Not an alert", refused.detail.clone())
+        .next_step("docs/ALERTS.md shows the three forms of an event, and what each word means")
+}
+
+fn not_parked(id: ParkedId, state: ParkedState) -> ApiError {
+    ApiError::new(StatusCode::CONFLICT, "not_parked", "It does not wait any more", format!("{id} was {state} before"))
+        .next_step("muster alerts parked list shows what waits")
+}
+
+/// One parked message with its body.
+pub(crate) async fn parked(api: &Api, id: ParkedId) -> ApiResult<ParkedView> {
+    let found = api.store.parked_message(id).await?;
+    found.ok_or_else(|| ApiError::not_found("parked_not_found", "No such message", format!("there is no parked message {id}")))
+}
+
+/// Says that a parked message is not wanted.
+pub(crate) async fn drop_parked(api: &Api, caller: &str, id: ParkedId) -> ApiResult<ParkedView> {
+    if !api.store.mark_parked(id, ParkedState::Dropped, caller, OffsetDateTime::now_utc()).await? {
+        let there = parked(api, id).await?;
+        return Err(not_parked(id, there.state));
+    }
+    tracing::info!(parked = %id, by = caller, "a parked message was dropped");
+    parked(api, id).await
+}
+
+/// One alert with its data.
+pub(crate) async fn alert(api: &Api, id: AlertId) -> ApiResult<AlertView> {
+    let found = api.store.alert(id).await?;
+    found.ok_or_else(|| alert_not_found(id))
+}
+
+fn alert_not_found(id: AlertId) -> ApiError {
+    ApiError::not_found("alert_not_found", "No such alert", format!("there is no alert {id}"))
+}
+
+/// Makes the collection of an alert that made none, because a person asks.
+pub(crate) async fn collect(api: &Api, caller: &str, id: AlertId) -> ApiResult<AlertView> {
+    let made = api.store.collect_alert(id, caller, &limits(api), OffsetDateTime::now_utc()).await?;
+    let collection = made.ok_or_else(|| alert_not_found(id))?.map_err(|why| {
+        ApiError::new(StatusCode::CONFLICT, "alert_not_collectable", "Nothing was collected", why)
+            .next_step(format!("muster alerts show {id} says what was decided and why"))
+    })?;
+    api.dispatch.poke([collection]);
+    tracing::info!(alert = %id, collection.id = %collection, by = caller, "an alert was collected on demand");
+    alert(api, id).await
+}
+
+/// Makes one collection of all that a storm left out.
+pub(crate) async fn collect_storm(api: &Api, caller: &str, id: StormId) -> ApiResult<StormCollected> {
+    let made = api.store.collect_storm(id, caller, &limits(api), OffsetDateTime::now_utc()).await?;
+    let made = made.ok_or_else(|| storm_not_found(id))?;
+    api.dispatch.poke(made.collection);
+    tracing::info!(storm = %id, devices = made.devices, by = caller, "the rest of a storm was asked for");
+    Ok(made)
+}
+
+/// No such storm.
+pub(crate) fn storm_not_found(id: StormId) -> ApiError {
+    ApiError::not_found("storm_not_found", "No such storm", format!("there is no storm {id}"))
+}
+
+/// A definition that cannot be used, with the reason.
+fn unusable(what: &str, why: String) -> ApiError {
+    let (code, title) = match what {
+        "rule" => ("invalid_rule", "The rule cannot be used like this"),
+        _ => ("invalid_indicator", "The indicator cannot be used like this"),
+    };
+    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, code, title, why)
+        .next_step("docs/RULES.md shows examples, and the bounds of each member")
+}
+
+fn check_indicator(_new: &NewIndicator) -> Result<(), String> {
+    Ok(())
+}
+
+fn check_rule(_new: &NewRule) -> Result<(), String> {
+    Ok(())
+}
+
+/// No such entry of the catalogue.
+pub(crate) fn indicator_not_found(name: &str) -> ApiError {
+    let name: String = name.chars().take(200).collect();
+    ApiError::not_found("indicator_not_found", "No such indicator", format!("{name:?} is not in the catalogue"))
+        .next_step("muster indicators list shows the catalogue")
+}
+
+/// Adds an indicator to the catalogue, or changes the one of its name.
+pub(crate) async fn put_indicator(api: &Api, caller: &str, new: &NewIndicator, change: bool) -> ApiResult<IndicatorView> {
+    check_indicator(new).map_err(|why| unusable("indicator", why))?;
+    let now = OffsetDateTime::now_utc();
+    let changed =
+        if change { api.store.change_indicator(new, caller, now).await? } else { api.store.add_indicator(new, caller, now).await? };
+    match changed {
+        Changed::Done(view) => {
+            tracing::info!(
+                indicator = view.definition.name,
+                catalogue_version = view.changed_in_catalogue_version,
+                by = caller,
+                "the catalogue was changed"
+            );
+            Ok(view)
+        }
+        Changed::NotThere => Err(indicator_not_found(&new.name)),
+        Changed::Taken => Err(ApiError::new(
+            StatusCode::CONFLICT,
+            "indicator_exists",
+            "There is one of this name",
+            format!("{:?} is in the catalogue, in this spelling or another", new.name),
+        )
+        .next_step("muster indicators change changes it")),
+        Changed::TooMany => Err(too_many("indicators", MAX_INDICATORS)),
+        Changed::InUse(what) => Err(in_use(&new.name, &what)),
+    }
+}
+
+fn too_many(what: &str, most: usize) -> ApiError {
+    ApiError::new(StatusCode::CONFLICT, "too_many", "Too many", format!("there are {most} {what} already"))
+}
+
+fn in_use(name: &str, what: &str) -> ApiError {
+    ApiError::new(StatusCode::CONFLICT, "in_use", "Something speaks of it", format!("{name}: {what}"))
+}
+
+/// No such rule.
+pub(crate) fn rule_not_found(name: &str) -> ApiError {
+    let name: String = name.chars().take(200).collect();
+    ApiError::not_found("rule_not_found", "No such rule", format!("there is no rule {name:?}"))
+        .next_step("muster rules list shows what there is")
+}
+
+/// One rule. There are few, and all of them are read for each batch of alerts anyway.
+pub(crate) async fn rule(api: &Api, name: &str) -> ApiResult<RuleView> {
+    let rules = api.store.rules().await?;
+    rules.into_iter().find(|rule| rule.definition.name == name).ok_or_else(|| rule_not_found(name))
+}
+
+/// Makes a rule, or changes the one of its name.
+pub(crate) async fn put_rule(api: &Api, caller: &str, new: &NewRule, change: bool) -> ApiResult<RuleView> {
+    check_rule(new).map_err(|why| unusable("rule", why))?;
+    if change {
+        // What the store calls "not there" is then the indicator.
+        rule(api, &new.name).await?;
+    }
+    match api.store.put_rule(new, change, caller, OffsetDateTime::now_utc()).await? {
+        Changed::Done(view) => {
+            tracing::info!(rule = view.definition.name, mode = %view.definition.mode, version = view.version, by = caller, "a rule was set");
+            Ok(view)
+        }
+        Changed::NotThere => Err(unusable("rule", format!("it is about {:?}, which is not in the catalogue", new.indicator))
+            .field("indicator", "is not in the catalogue")),
+        Changed::Taken => {
+            Err(ApiError::new(StatusCode::CONFLICT, "rule_exists", "There is one of this name", format!("there is a rule {:?}", new.name))
+                .next_step("muster rules edit changes it"))
+        }
+        Changed::TooMany => Err(too_many("rules", MAX_RULES)),
+        Changed::InUse(what) => Err(in_use(&new.name, &what)),
+    }
+}
+
+/// What would be decided about a message now.
+pub(crate) async fn test(api: &Api, message: &Message) -> ApiResult<RuleTest> {
+    let now = OffsetDateTime::now_utc();
+    let bad = |refused: &Refused| no_alert(refused, StatusCode::BAD_REQUEST);
+    let alert = message.read(now).map_err(|refused| bad(&refused))?;
+    let received = ReceivedAlert { alert: &alert, via: message.via, tenant: None, speaks_for: None, received_at: now };
+    api.store.test_alert(&received, &limits(api), now).await?.map_err(|refused| bad(&refused))
+}
+
+/// What a rule would have done with the alerts of the last `seconds`.
+pub(crate) async fn preview(api: &Api, rule: &NewRule, seconds: u64) -> ApiResult<RulePreview> {
+    check_rule(rule).map_err(|why| unusable("rule", why))?;
+    if !(1..=MAX_PREVIEW_SECONDS).contains(&seconds) {
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, "invalid_query", "Query cannot be used", "a parameter is outside its bounds")
+            .field("since_seconds", format!("is {seconds}; it lies between 1 and {MAX_PREVIEW_SECONDS}")));
+    }
+    let now = OffsetDateTime::now_utc();
+    Ok(api.store.preview_rule(rule, now - Duration::from_secs(seconds), &limits(api), now).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parked(via: AlertVia, from: &str) -> ParkedView {
+        ParkedView {
+            id: ParkedId::new(),
+            received_at: OffsetDateTime::UNIX_EPOCH,
+            via,
+            from: from.to_owned(),
+            reason: Poison::NotJson,
+            detail: "at line 1".to_owned(),
+            state: ParkedState::Parked,
+            changed_by: None,
+            changed_at: None,
+            bytes: 2,
+            body: Some("{]".to_owned()),
+            body_base64: None,
+            cut: false,
+            content_type: Some("application/json".to_owned()),
+            attributes: BTreeMap::from([("ce-id".to_owned(), "7".to_owned())]),
+        }
+    }
+
+    #[test]
+    fn who_mends_a_message_speaks_for_nobody_else() {
+        let mended = Replay { body: Some("{}".to_owned()), content_type: Some("application/cloudevents+json".to_owned()) };
+        let message = Message::from_parked(&parked(AlertVia::Mqtt, "press-1"), mended).expect("it can be read");
+        assert_eq!((message.speaks_for, message.body), ("press-1".parse().ok(), b"{}".to_vec()));
+        assert_eq!(message.content_type.as_deref(), Some("application/cloudevents+json"));
+        assert_eq!(message.attributes.len(), 1, "what stood beside the body stays");
+        let unknown = Message::from_parked(&parked(AlertVia::Mqtt, "a/b"), Replay::default());
+        assert_eq!(unknown.err().map(|refused| refused.reason), Some(Poison::NoDevice), "a sender that cannot be named is not let through");
+    }
+
+    #[test]
+    fn what_is_not_mended_is_as_it_came() {
+        let message = Message::from_parked(&parked(AlertVia::Http, "127.0.0.1"), Replay::default()).expect("it can be read");
+        assert_eq!((message.speaks_for, message.body), (None, b"{]".to_vec()));
+        assert_eq!(message.content_type.as_deref(), Some("application/json"));
+        let bytes = ParkedView { body: None, body_base64: Some("//4=".to_owned()), ..parked(AlertVia::Amqp, "alerts") };
+        assert_eq!(Message::from_parked(&bytes, Replay::default()).map(|message| message.body).ok(), Some(vec![0xff, 0xfe]));
+        let broken = ParkedView { body: None, body_base64: Some("?".to_owned()), ..parked(AlertVia::Amqp, "alerts") };
+        assert!(Message::from_parked(&broken, Replay::default()).is_err());
+    }
+
+    #[test]
+    fn attributes_of_an_event_are_the_headers_that_say_so() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in
+            [("ce-id", "7"), ("ce-source", "s"), ("cookie", "x"), ("authorization", "Bearer t"), ("content-type", "application/json")]
+        {
+            headers.insert(header::HeaderName::from_static(name), value.parse().expect("a value"));
+        }
+        let message = Message::from_http(&headers, &Bytes::from_static(b"{}"));
+        assert_eq!(message.attributes.keys().collect::<Vec<_>>(), ["ce-id", "ce-source"], "no credential is kept");
+        assert_eq!(message.content_type.as_deref(), Some("application/json"));
+        let large = Message { body: vec![b' '; MAX_ALERT_BYTES + 1], ..message };
+        assert_eq!(large.read(OffsetDateTime::UNIX_EPOCH).expect_err("too large").reason, Poison::TooLarge);
+    }
+}
