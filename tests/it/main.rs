@@ -8,5 +8,6 @@ mod example_device;
 mod fleet;
 mod flows;
 mod mosquitto;
+mod rabbit;
 mod relay;
 mod stack;

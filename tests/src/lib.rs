@@ -6,6 +6,7 @@ pub mod broker;
 pub mod controllers;
 pub mod postgres;
 pub mod program;
+pub mod rabbit;
 pub mod relay;
 pub mod trace;
 pub mod wait;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use muster_wire::DeviceId;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -99,6 +100,24 @@ fn modules(settings: &Settings) -> Result<Modules, AgentError> {
     Ok(Modules { docker, configured })
 }
 
+/// How this device meets the broker.
+pub(crate) fn session_options(settings: &Settings, id: &DeviceId) -> Result<SessionOptions, AgentError> {
+    let tls = TlsFiles {
+        ca: given(&settings.mqtt.ca_file),
+        certificate: given(&settings.mqtt.certificate_file),
+        key: given(&settings.mqtt.key_file),
+    };
+    Ok(SessionOptions {
+        broker: Broker::new(&settings.mqtt.url, &tls)?,
+        credentials: (!settings.mqtt.username.is_empty()).then(|| (settings.mqtt.username.clone(), settings.mqtt.password.clone())),
+        client_id: settings.mqtt.client_id.replace("{device}", id.as_str()),
+        prefix: settings.prefix()?,
+        keep_alive: settings.mqtt.keep_alive.0,
+        session_expiry: settings.mqtt.session_expiry.0,
+        will_delay: settings.mqtt.will_delay.0,
+    })
+}
+
 impl Agent {
     /// Starts a device from finished settings; it connects in the background.
     ///
@@ -111,20 +130,7 @@ impl Agent {
         let id = settings.device_id()?;
         let now = time::OffsetDateTime::now_utc().unix_timestamp();
         let table = Table::open(&settings.device.state_dir.join("tasks.jsonl"), now)?;
-        let tls = TlsFiles {
-            ca: given(&settings.mqtt.ca_file),
-            certificate: given(&settings.mqtt.certificate_file),
-            key: given(&settings.mqtt.key_file),
-        };
-        let session_options = SessionOptions {
-            broker: Broker::new(&settings.mqtt.url, &tls)?,
-            credentials: (!settings.mqtt.username.is_empty()).then(|| (settings.mqtt.username.clone(), settings.mqtt.password.clone())),
-            client_id: settings.mqtt.client_id.replace("{device}", id.as_str()),
-            prefix: settings.prefix()?,
-            keep_alive: settings.mqtt.keep_alive.0,
-            session_expiry: settings.mqtt.session_expiry.0,
-            will_delay: settings.mqtt.will_delay.0,
-        };
+        let session_options = session_options(settings, &id)?;
         let upload = UploadOptions {
             tries: settings.upload.tries,
             call_timeout: settings.upload.call_timeout.0,

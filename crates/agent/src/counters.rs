@@ -15,6 +15,7 @@ pub struct Counters {
     refused: AtomicU64,
     answers: AtomicU64,
     statuses: AtomicU64,
+    alerts: AtomicU64,
     dropped: AtomicU64,
     refused_by_broker: AtomicU64,
     uploads_started: AtomicU64,
@@ -44,6 +45,8 @@ pub struct Stats {
     pub answers: u64,
     /// Task statuses sent.
     pub statuses: u64,
+    /// Alerts raised.
+    pub alerts: u64,
     /// Messages that could not be sent: too large for the broker, or pushed out of a full queue.
     pub dropped: u64,
     /// Messages the broker refused, for lack of permission as a rule.
@@ -95,6 +98,10 @@ impl Counters {
         self.statuses.fetch_add(1, Relaxed);
     }
 
+    pub(crate) fn alert(&self) {
+        self.alerts.fetch_add(1, Relaxed);
+    }
+
     pub(crate) fn dropped(&self) {
         self.dropped.fetch_add(1, Relaxed);
     }
@@ -134,6 +141,7 @@ impl Counters {
             refused: self.refused.load(Relaxed),
             answers: self.answers.load(Relaxed),
             statuses: self.statuses.load(Relaxed),
+            alerts: self.alerts.load(Relaxed),
             dropped: self.dropped.load(Relaxed),
             refused_by_broker: self.refused_by_broker.load(Relaxed),
             uploads_started: self.uploads_started.load(Relaxed),

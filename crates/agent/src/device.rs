@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::alert::{self, Raised};
 use crate::consent::{Consent, Word};
 use crate::counters::Counters;
 use crate::fault::{Fault, FaultFigures};
@@ -265,6 +266,23 @@ impl Device {
             of_this_connection: false,
         };
         self.send(message, Vec::new());
+    }
+
+    /// Says that something happened; the id of the event. It waits for a connection like everything else, and until the broker has it.
+    pub(crate) fn raise(&self, raised: &Raised) -> Uuid {
+        let (id, payload) = alert::event(&self.id, raised, self.clock());
+        self.counters().alert();
+        let message = Message {
+            topic: Topic::Alert { device: self.id.clone() }.render(&self.shared.prefix),
+            payload,
+            retain: false,
+            properties: Some(alert::properties()),
+            void_after_unix: None,
+            replaces: None,
+            of_this_connection: false,
+        };
+        self.send(message, Vec::new());
+        id
     }
 
     /// Takes a message from the broker. Never waits: what takes time gets a task of its own.

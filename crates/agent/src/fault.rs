@@ -114,6 +114,19 @@ pub enum Who {
     Numbers(Vec<usize>),
 }
 
+impl Who {
+    /// `2%`, or `3,7,9`.
+    pub(crate) fn read(text: &str) -> Option<Self> {
+        match text.trim().strip_suffix('%') {
+            Some(share) => {
+                let percent: f64 = share.trim().parse().ok()?;
+                (0.0..=100.0).contains(&percent).then_some(Self::Share(percent / 100.0))
+            }
+            None => text.split(',').map(|n| n.trim().parse().ok().filter(|&n| n > 0)).collect::<Option<_>>().map(Self::Numbers),
+        }
+    }
+}
+
 /// One line of a script: `deaf=2%`, `liar=3,7,9`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FaultRule {
@@ -129,19 +142,7 @@ impl std::str::FromStr for FaultRule {
         let usage = || format!("{text:?}: write NAME=SHARE% or NAME=DEVICE,DEVICE,…, like deaf=2% or liar=3,7,9");
         let (name, who) = text.split_once('=').ok_or_else(usage)?;
         let fault = name.trim().parse()?;
-        let who = match who.trim().strip_suffix('%') {
-            Some(share) => {
-                let percent: f64 = share.trim().parse().map_err(|_| usage())?;
-                if !(0.0..=100.0).contains(&percent) {
-                    return Err(usage());
-                }
-                Who::Share(percent / 100.0)
-            }
-            None => {
-                Who::Numbers(who.split(',').map(|n| n.trim().parse().ok().filter(|&n| n > 0)).collect::<Option<_>>().ok_or_else(usage)?)
-            }
-        };
-        Ok(Self { fault, who })
+        Ok(Self { fault, who: Who::read(who).ok_or_else(usage)? })
     }
 }
 

@@ -17,6 +17,7 @@
 //! * [`Fleet`]: simulated devices with scripted [`Fault`]s, over the same code.
 
 pub mod agent;
+pub mod alert;
 pub mod bundle;
 pub mod consent;
 pub mod counters;
@@ -37,6 +38,7 @@ pub mod trace;
 pub mod upload;
 
 pub use agent::{Agent, AgentError};
+pub use alert::{RaiseError, RaiseRule, Raised, Raising};
 pub use consent::{ConsentShare, ConsentShares};
 pub use counters::Stats;
 pub use fault::{Fault, FaultFigures, FaultRule, Who};

@@ -1,34 +1,27 @@
 //! Alerts as people at the API see them: what was taken in, what waits because it was no alert, the catalogue, the rules and the storms.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::body::Bytes;
 use http::StatusCode;
 use http::header::{self, HeaderMap};
+use muster_domain::alert::{Fault, check_indicator, check_rule};
 use muster_store::{AlertLimits, Changed, ReceivedAlert, Taken};
-use muster_wire::alert::{Alert, AlertVia, MAX_ALERT_BYTES, Poison, Refused};
+use muster_wire::alert::{self, Alert, AlertVia, AttributeValue, Poison, RawAlert, Refused, SourceRules};
 use muster_wire::http::{
     AlertAnswer, AlertView, IndicatorView, MAX_INDICATORS, MAX_PREVIEW_SECONDS, MAX_RULES, NewIndicator, NewRule, ParkedState, ParkedView,
-    Replay, RulePreview, RuleTest, RuleView, StormCollected, StormPolicy,
+    Replay, RulePreview, RuleTest, RuleView, StormCollected,
 };
 use muster_wire::{AlertId, DeviceId, ParkedId, StormId};
 use time::OffsetDateTime;
 
 use crate::api::Api;
 use crate::api::problem::{ApiError, ApiResult};
+use crate::settings::Settings;
 
 /// What the settings say about decisions.
-pub(crate) fn limits(_api: &Api) -> AlertLimits {
-    AlertLimits {
-        max_age: Duration::from_secs(24 * 3600),
-        expires_after: Duration::from_secs(24 * 3600),
-        attempt_timeout: Duration::from_secs(3600),
-        max_attempts: 5,
-        per_day: 10_000,
-        per_tenant_per_day: 1_000,
-        storm: StormPolicy::default(),
-    }
+pub(crate) fn limits(api: &Api) -> AlertLimits {
+    api.settings.alert_limits()
 }
 
 /// A message as it came, and what its way in says about who sent it.
@@ -37,35 +30,44 @@ pub(crate) struct Message {
     pub(crate) via: AlertVia,
     /// The only device its sender may speak for.
     pub(crate) speaks_for: Option<DeviceId>,
+    /// The only tenant its sender may speak for.
+    pub(crate) tenant: Option<String>,
+    /// What its source may send.
+    pub(crate) rules: SourceRules,
     /// Content type.
     pub(crate) content_type: Option<String>,
     /// Attributes beside the body.
-    pub(crate) attributes: BTreeMap<String, String>,
+    pub(crate) attributes: Vec<(String, AttributeValue)>,
     /// The body.
     pub(crate) body: Vec<u8>,
 }
 
 impl Message {
     /// From a request over HTTP: the attributes of an event in binary form stand in its headers.
-    pub(crate) fn from_http(headers: &HeaderMap, body: &Bytes) -> Self {
-        let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-        let is_attribute = |name: &str| name.starts_with("ce-") || name == "traceparent";
-        let attributes = headers.iter().filter(|(name, _)| is_attribute(name.as_str()));
+    pub(crate) fn from_http(api: &Api, headers: &HeaderMap, body: &Bytes) -> Self {
         Self {
             via: AlertVia::Http,
             speaks_for: None,
-            content_type: headers.get(header::CONTENT_TYPE).map(text),
-            attributes: attributes.map(|(name, value)| (name.as_str().to_owned(), text(value))).collect(),
+            tenant: None,
+            rules: api.settings.posted_rules(),
+            content_type: content_type(headers),
+            attributes: attributes(headers),
             body: body.to_vec(),
         }
     }
 
     /// From what was parked, mended or as it was. Who may speak for whom stays as it was when the message came: mending it gives nobody a say.
-    fn from_parked(parked: &ParkedView, replay: Replay) -> Result<Self, Refused> {
+    fn from_parked(settings: &Settings, parked: &ParkedView, replay: Replay) -> Result<Self, Refused> {
         use base64::Engine as _;
-        let speaks_for = match parked.via {
-            AlertVia::Mqtt => Some(parked.from.parse::<DeviceId>().map_err(|error| Refused::new(Poison::NoDevice, error.to_string()))?),
-            AlertVia::Amqp | AlertVia::Http => None,
+        let device = || parked.from.parse::<DeviceId>().map_err(|error| Refused::new(Poison::NoDevice, error.to_string()));
+        let (speaks_for, tenant, rules) = match parked.via {
+            AlertVia::Mqtt => {
+                let device = device()?;
+                let rules = settings.device_rules(&device);
+                (Some(device), None, rules)
+            }
+            AlertVia::Amqp => (None, settings.queue_tenant(), settings.queue_rules()),
+            AlertVia::Http => (None, None, settings.posted_rules()),
         };
         let kept = || match (&parked.body, &parked.body_base64) {
             (Some(text), _) => Ok(text.clone().into_bytes()),
@@ -77,20 +79,46 @@ impl Message {
         Ok(Self {
             via: parked.via,
             speaks_for,
+            tenant,
+            rules,
             content_type: replay.content_type.or_else(|| parked.content_type.clone()),
-            attributes: parked.attributes.clone(),
+            attributes: parked.attributes.iter().map(|(name, value)| (name.clone(), AttributeValue::Text(value.clone()))).collect(),
             body: replay.body.map_or_else(kept, |text| Ok(text.into_bytes()))?,
         })
     }
 
     /// The alert in it.
-    fn read(&self, _received_at: OffsetDateTime) -> Result<Alert, Refused> {
-        if self.body.len() > MAX_ALERT_BYTES {
-            let detail = format!("it has {} bytes; an alert has at most {MAX_ALERT_BYTES}", self.body.len());
-            return Err(Refused::new(Poison::TooLarge, detail));
-        }
-        Err(Refused::new(Poison::UnsupportedFormat, "this version reads no events"))
+    fn read(&self, received_at: OffsetDateTime) -> Result<Alert, Refused> {
+        let raw = RawAlert { content_type: self.content_type.as_deref(), attributes: &self.attributes, body: &self.body };
+        alert::parse(&raw, &self.rules, received_at)
     }
+
+    fn received<'a>(&'a self, alert: &'a Alert, now: OffsetDateTime) -> ReceivedAlert<'a> {
+        let (tenant, speaks_for) = (self.tenant.as_deref(), self.speaks_for.as_ref());
+        ReceivedAlert { alert, via: self.via, tenant, speaks_for, received_at: now }
+    }
+}
+
+/// What headers of an event begin with.
+const ATTRIBUTE: &str = "ce-";
+
+/// Content type of a request, where it has one.
+pub(crate) fn content_type(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::CONTENT_TYPE)?;
+    Some(String::from_utf8_lossy(value.as_bytes()).into_owned()).filter(|text| !text.is_empty())
+}
+
+/// Those headers that belong to the event; the others (a token among them) are not looked at and not kept.
+pub(crate) fn attributes(headers: &HeaderMap) -> Vec<(String, AttributeValue)> {
+    let ours = headers.iter().filter(|(name, _)| name.as_str().starts_with(ATTRIBUTE));
+    ours.map(|(name, value)| {
+        let value = match std::str::from_utf8(value.as_bytes()) {
+            Ok(text) => AttributeValue::Text(text.to_owned()),
+            Err(_) => AttributeValue::Bytes(value.as_bytes().to_vec()),
+        };
+        (name.as_str().to_owned(), value)
+    })
+    .collect()
 }
 
 /// Takes one message in, as if it came now.
@@ -103,8 +131,7 @@ async fn take_one(api: &Api, message: &Message, first_came_at: OffsetDateTime, n
         // Nobody said when it was, so it was when it first came; not when somebody mended it.
         alert.fired_at = first_came_at;
     }
-    let received =
-        ReceivedAlert { alert: &alert, via: message.via, tenant: None, speaks_for: message.speaks_for.as_ref(), received_at: now };
+    let received = message.received(&alert, now);
     let taken = api.store.take_alerts(&[received], &limits(api), now).await?;
     Ok(taken.into_iter().next().expect("one result for each alert"))
 }
@@ -125,7 +152,7 @@ pub(crate) async fn replay(api: &Api, caller: &str, id: ParkedId, replay: Replay
         )
         .next_step("give the body anew, or drop it"));
     }
-    let taken = match Message::from_parked(&parked, replay) {
+    let taken = match Message::from_parked(&api.settings, &parked, replay) {
         Ok(message) => take_one(api, &message, parked.received_at, now).await?,
         Err(refused) => Taken::Refused(refused),
     };
@@ -205,21 +232,19 @@ pub(crate) fn storm_not_found(id: StormId) -> ApiError {
 }
 
 /// A definition that cannot be used, with the reason.
-fn unusable(what: &str, why: String) -> ApiError {
+fn unusable(what: &str, faults: Vec<Fault>) -> ApiError {
     let (code, title) = match what {
         "rule" => ("invalid_rule", "The rule cannot be used like this"),
         _ => ("invalid_indicator", "The indicator cannot be used like this"),
     };
-    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, code, title, why)
-        .next_step("docs/RULES.md shows examples, and the bounds of each member")
+    let detail = faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    let error = ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, code, title, detail)
+        .next_step("docs/RULES.md shows examples, and the bounds of each member");
+    faults.into_iter().fold(error, |error, fault| error.field(fault.field, fault.message))
 }
 
-fn check_indicator(_new: &NewIndicator) -> Result<(), String> {
-    Ok(())
-}
-
-fn check_rule(_new: &NewRule) -> Result<(), String> {
-    Ok(())
+fn usable(what: &str, faults: Vec<Fault>) -> ApiResult<()> {
+    if faults.is_empty() { Ok(()) } else { Err(unusable(what, faults)) }
 }
 
 /// No such entry of the catalogue.
@@ -231,7 +256,7 @@ pub(crate) fn indicator_not_found(name: &str) -> ApiError {
 
 /// Adds an indicator to the catalogue, or changes the one of its name.
 pub(crate) async fn put_indicator(api: &Api, caller: &str, new: &NewIndicator, change: bool) -> ApiResult<IndicatorView> {
-    check_indicator(new).map_err(|why| unusable("indicator", why))?;
+    usable("indicator", check_indicator(new))?;
     let now = OffsetDateTime::now_utc();
     let changed =
         if change { api.store.change_indicator(new, caller, now).await? } else { api.store.add_indicator(new, caller, now).await? };
@@ -281,7 +306,7 @@ pub(crate) async fn rule(api: &Api, name: &str) -> ApiResult<RuleView> {
 
 /// Makes a rule, or changes the one of its name.
 pub(crate) async fn put_rule(api: &Api, caller: &str, new: &NewRule, change: bool) -> ApiResult<RuleView> {
-    check_rule(new).map_err(|why| unusable("rule", why))?;
+    usable("rule", check_rule(new))?;
     if change {
         // What the store calls "not there" is then the indicator.
         rule(api, &new.name).await?;
@@ -291,8 +316,10 @@ pub(crate) async fn put_rule(api: &Api, caller: &str, new: &NewRule, change: boo
             tracing::info!(rule = view.definition.name, mode = %view.definition.mode, version = view.version, by = caller, "a rule was set");
             Ok(view)
         }
-        Changed::NotThere => Err(unusable("rule", format!("it is about {:?}, which is not in the catalogue", new.indicator))
-            .field("indicator", "is not in the catalogue")),
+        Changed::NotThere => {
+            let message = format!("is {:?}, which is not in the catalogue", new.indicator);
+            Err(unusable("rule", vec![Fault { field: "indicator".to_owned(), message }]))
+        }
         Changed::Taken => {
             Err(ApiError::new(StatusCode::CONFLICT, "rule_exists", "There is one of this name", format!("there is a rule {:?}", new.name))
                 .next_step("muster rules edit changes it"))
@@ -307,13 +334,13 @@ pub(crate) async fn test(api: &Api, message: &Message) -> ApiResult<RuleTest> {
     let now = OffsetDateTime::now_utc();
     let bad = |refused: &Refused| no_alert(refused, StatusCode::BAD_REQUEST);
     let alert = message.read(now).map_err(|refused| bad(&refused))?;
-    let received = ReceivedAlert { alert: &alert, via: message.via, tenant: None, speaks_for: None, received_at: now };
+    let received = message.received(&alert, now);
     api.store.test_alert(&received, &limits(api), now).await?.map_err(|refused| bad(&refused))
 }
 
 /// What a rule would have done with the alerts of the last `seconds`.
 pub(crate) async fn preview(api: &Api, rule: &NewRule, seconds: u64) -> ApiResult<RulePreview> {
-    check_rule(rule).map_err(|why| unusable("rule", why))?;
+    usable("rule", check_rule(rule))?;
     if !(1..=MAX_PREVIEW_SECONDS).contains(&seconds) {
         return Err(ApiError::new(StatusCode::BAD_REQUEST, "invalid_query", "Query cannot be used", "a parameter is outside its bounds")
             .field("since_seconds", format!("is {seconds}; it lies between 1 and {MAX_PREVIEW_SECONDS}")));
@@ -324,7 +351,15 @@ pub(crate) async fn preview(api: &Api, rule: &NewRule, seconds: u64) -> ApiResul
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use muster_wire::alert::MAX_ALERT_BYTES;
+
     use super::*;
+
+    fn settings() -> Settings {
+        Settings::load_from(None, std::iter::empty(), &[]).expect("the defaults")
+    }
 
     fn parked(via: AlertVia, from: &str) -> ParkedView {
         ParkedView {
@@ -349,23 +384,23 @@ mod tests {
     #[test]
     fn who_mends_a_message_speaks_for_nobody_else() {
         let mended = Replay { body: Some("{}".to_owned()), content_type: Some("application/cloudevents+json".to_owned()) };
-        let message = Message::from_parked(&parked(AlertVia::Mqtt, "press-1"), mended).expect("it can be read");
+        let message = Message::from_parked(&settings(), &parked(AlertVia::Mqtt, "press-1"), mended).expect("it can be read");
         assert_eq!((message.speaks_for, message.body), ("press-1".parse().ok(), b"{}".to_vec()));
         assert_eq!(message.content_type.as_deref(), Some("application/cloudevents+json"));
         assert_eq!(message.attributes.len(), 1, "what stood beside the body stays");
-        let unknown = Message::from_parked(&parked(AlertVia::Mqtt, "a/b"), Replay::default());
+        let unknown = Message::from_parked(&settings(), &parked(AlertVia::Mqtt, "a/b"), Replay::default());
         assert_eq!(unknown.err().map(|refused| refused.reason), Some(Poison::NoDevice), "a sender that cannot be named is not let through");
     }
 
     #[test]
     fn what_is_not_mended_is_as_it_came() {
-        let message = Message::from_parked(&parked(AlertVia::Http, "127.0.0.1"), Replay::default()).expect("it can be read");
+        let message = Message::from_parked(&settings(), &parked(AlertVia::Http, "127.0.0.1"), Replay::default()).expect("it can be read");
         assert_eq!((message.speaks_for, message.body), (None, b"{]".to_vec()));
         assert_eq!(message.content_type.as_deref(), Some("application/json"));
         let bytes = ParkedView { body: None, body_base64: Some("//4=".to_owned()), ..parked(AlertVia::Amqp, "alerts") };
-        assert_eq!(Message::from_parked(&bytes, Replay::default()).map(|message| message.body).ok(), Some(vec![0xff, 0xfe]));
+        assert_eq!(Message::from_parked(&settings(), &bytes, Replay::default()).map(|message| message.body).ok(), Some(vec![0xff, 0xfe]));
         let broken = ParkedView { body: None, body_base64: Some("?".to_owned()), ..parked(AlertVia::Amqp, "alerts") };
-        assert!(Message::from_parked(&broken, Replay::default()).is_err());
+        assert!(Message::from_parked(&settings(), &broken, Replay::default()).is_err());
     }
 
     #[test]
@@ -376,10 +411,18 @@ mod tests {
         {
             headers.insert(header::HeaderName::from_static(name), value.parse().expect("a value"));
         }
-        let message = Message::from_http(&headers, &Bytes::from_static(b"{}"));
-        assert_eq!(message.attributes.keys().collect::<Vec<_>>(), ["ce-id", "ce-source"], "no credential is kept");
-        assert_eq!(message.content_type.as_deref(), Some("application/json"));
-        let large = Message { body: vec![b' '; MAX_ALERT_BYTES + 1], ..message };
+        let attributes = attributes(&headers);
+        assert_eq!(attributes.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["ce-id", "ce-source"], "no credential is kept");
+        assert_eq!(content_type(&headers).as_deref(), Some("application/json"));
+        let large = Message {
+            via: AlertVia::Http,
+            speaks_for: None,
+            tenant: None,
+            rules: SourceRules::default(),
+            content_type: None,
+            attributes,
+            body: vec![b' '; MAX_ALERT_BYTES + 1],
+        };
         assert_eq!(large.read(OffsetDateTime::UNIX_EPOCH).expect_err("too large").reason, Poison::TooLarge);
     }
 }

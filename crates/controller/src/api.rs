@@ -3,11 +3,8 @@
 //! One file per area; each holds the description, the handler and nothing that the console would want to do as well (that is in
 //! [`crate::collections`] and [`crate::contents`]). Every error is a [`problem`] document.
 
-<<<<<<< HEAD
 mod alert_intake;
-=======
 mod alerts;
->>>>>>> api
 mod bundles;
 mod collections;
 mod consent;
@@ -110,10 +107,7 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .route("/consent/audit", get(consent::audit))
         .route("/consent/terms", get(consent::terms).post(consent::publish))
         .route("/consent/terms/{id}", get(consent::terms_text))
-<<<<<<< HEAD
-        .route("/alerts", alert_intake::route())
-=======
-        .route("/alerts", get(alerts::list))
+        .route("/alerts", alert_intake::route().get(alerts::list))
         .route("/alerts/counts", get(alerts::counts))
         .route("/alerts/parked", get(parked::list))
         .route("/alerts/parked/{id}", get(parked::show))
@@ -131,7 +125,6 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .route("/storms", get(storms::list))
         .route("/storms/{id}", get(storms::show))
         .route("/storms/{id}/collect", post(storms::collect))
->>>>>>> api
         .route("/tasks/{id}", get(tasks::show))
         .route("/devices", get(devices::list))
         .route("/devices/import", post(devices::import))
@@ -276,15 +269,11 @@ impl Modify for Bearer {
         collections::rerun, collections::prune, events::events,
         schedules::list, schedules::create, schedules::show, schedules::delete, schedules::pause, schedules::resume, schedules::run_now,
         schedules::runs, consent::list, consent::effective, consent::grant, consent::revoke, consent::audit, consent::terms,
-<<<<<<< HEAD
-        consent::terms_text, consent::publish, alert_intake::raise, tasks::list, tasks::show, devices::list, devices::show, devices::import,
-=======
         consent::terms_text, consent::publish,
-        alerts::list, alerts::show, alerts::counts, alerts::collect, parked::list, parked::show, parked::replay, parked::drop,
+        alert_intake::raise, alerts::list, alerts::show, alerts::counts, alerts::collect, parked::list, parked::show, parked::replay, parked::drop,
         storms::list, storms::show, storms::collect,
         rules::list, rules::show, rules::create, rules::change, rules::delete, rules::test, rules::preview_new, rules::preview,
         indicators::list, indicators::show, indicators::create, indicators::change, indicators::page, tasks::list, tasks::show, devices::list, devices::show, devices::import,
->>>>>>> api
         devices::timeline, devices::patch_many, devices::patch, devices::forget,
         bundles::list, bundles::show, bundles::files, bundles::download, bundles::cat, bundles::verify,
         schemas::collection, service::status, service::openapi, service::metrics, service::healthz, service::readyz,
@@ -294,12 +283,8 @@ impl Modify for Bearer {
         (name = "collections", description = "Requests to collect"),
         (name = "schedules", description = "Collections that are made again and again"),
         (name = "consent", description = "Who agreed to collection that nobody asked for"),
-<<<<<<< HEAD
-        (name = "alerts", description = "What happened to devices"),
-=======
         (name = "alerts", description = "What devices raised, what was decided about it, and what was no alert"),
         (name = "rules", description = "What is collected for an alert: the catalogue of indicators, and the rules"),
->>>>>>> api
         (name = "devices", description = "The registry"),
         (name = "bundles", description = "What arrived"),
         (name = "service", description = "The service itself"),

@@ -133,9 +133,14 @@ pub(crate) async fn from_devices<T: Send>(
     }
 }
 
+/// What is an alert when this device says it itself: the bare schema as well, as of a source of its name.
+pub fn device_rules(device: &DeviceId, types: &[String]) -> SourceRules {
+    SourceRules { bare: Some(format!("urn:device:{device}")), types: types.to_vec() }
+}
+
 fn incoming(alert: FromDevice, types: &[String], now: OffsetDateTime) -> (Incoming, Box<dyn FnOnce() + Send>) {
     let FromDevice { device, content_type, properties, payload, committed } = alert;
-    let rules = SourceRules { bare: Some(format!("urn:device:{device}")), types: types.to_vec() };
+    let rules = device_rules(&device, types);
     let message = Incoming {
         via: AlertVia::Mqtt,
         from: device.as_str().into(),

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use amqp::{AmqpOptions, AmqpState};
-pub use gather::{Desk, FromDevice, NotTaken, POSTED_WAITING};
+pub use gather::{Desk, FromDevice, NotTaken, POSTED_WAITING, device_rules};
 pub use inbox::{Inbox, Poke};
 pub use incoming::{Incoming, MAX_PARKED_ATTRIBUTES, MAX_PARKED_TEXT_BYTES, Settled};
 

@@ -154,4 +154,3 @@ pub enum Changed<T> {
     /// Rules or alerts still speak of it; the word says what.
     InUse(String),
 }
-

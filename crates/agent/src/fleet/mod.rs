@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::alert::{Raised, Raising};
 use crate::consent::{Consent, ConsentShares, Word};
 use crate::counters::{Counters, Stats};
 use crate::device::{Device, Identity, Shared, Source};
@@ -75,6 +76,8 @@ pub struct FleetOptions {
     pub will_delay: Duration,
     /// What the owners of the devices said about proactive collection.
     pub consent: ConsentShares,
+    /// What the devices raise by themselves.
+    pub raising: Raising,
     /// Uploads of all devices together.
     pub upload: UploadOptions,
     /// Trusted roots for https uploads, beside the system's.
@@ -104,6 +107,7 @@ impl Default for FleetOptions {
             session_expiry: Duration::from_secs(3600),
             will_delay: Duration::from_secs(5),
             consent: ConsentShares::default(),
+            raising: Raising::default(),
             upload: UploadOptions::default(),
             upload_ca: None,
             trace_file: None,
@@ -149,6 +153,16 @@ pub enum FleetError {
     Fault {
         /// Which fault.
         fault: Fault,
+        /// Which device, from 1.
+        number: usize,
+        /// How many there are.
+        devices: usize,
+    },
+    /// An alert of a device that is not there.
+    #[error("the alert {indicator} is to be raised by device {number}, but the fleet has {devices}")]
+    Raise {
+        /// Which indicator.
+        indicator: String,
         /// Which device, from 1.
         number: usize,
         /// How many there are.
@@ -213,6 +227,8 @@ impl Fleet {
         let ids = device_ids(&options.name, options.devices)?;
         let faults = assign(&options.faults, options.devices, options.seed)?;
         let words = options.consent.assign(options.devices, options.seed);
+        let raised = options.raising.assign(options.devices, options.seed);
+        let raised = raised.map_err(|(indicator, number)| FleetError::Raise { indicator, number, devices: options.devices })?;
         let broker = Broker::new(&options.mqtt_url, &options.tls)?;
         let roots = match &options.upload_ca {
             Some(path) => certificates(path)?,
@@ -274,8 +290,17 @@ impl Fleet {
                 session::run(device, events, connects, stop).await;
             });
         }
+        if !raised.is_empty() {
+            let raised = raised.into_iter().map(|(index, name)| (Arc::clone(&devices[index]), Raised::new(name))).collect();
+            sessions.spawn(raise_all(raised, options.raising.after, options.raising.rate, shared.stop.child_token()));
+        }
         sessions.close();
         Ok(Self { devices, shared, sessions })
+    }
+
+    /// Has a device raise an alert; the event's id, or `None` when there is no such device.
+    pub fn raise(&self, id: &DeviceId, raised: &Raised) -> Option<uuid::Uuid> {
+        self.devices.iter().find(|device| device.id() == id).map(|device| device.raise(raised))
     }
 
     /// Every device with its fault, in order.
@@ -330,6 +355,19 @@ impl Fleet {
 impl Drop for Fleet {
     fn drop(&mut self) {
         self.shared.stop.cancel();
+    }
+}
+
+/// Has each device say its alert when it is its turn: so many a second, or all at once.
+async fn raise_all(all: Vec<(Arc<Device>, Raised)>, after: Duration, rate: f64, stop: CancellationToken) {
+    let began = tokio::time::Instant::now() + after;
+    for (place, (device, raised)) in all.into_iter().enumerate() {
+        let due = if rate > 0.0 { began + Duration::from_secs_f64(place as f64 / rate) } else { began };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep_until(due) => {}
+        }
+        device.raise(&raised);
     }
 }
 

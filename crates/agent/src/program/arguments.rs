@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use muster_agent::{ConsentShare, FaultRule};
+use muster_agent::{ConsentShare, FaultRule, RaiseRule};
+use muster_wire::alert::Severity;
 
 /// A Muster device: answers the direct methods of IoT Edge over MQTT 5.
 #[derive(Debug, Parser)]
@@ -33,6 +34,19 @@ Examples:
   muster-agent activate --proactive-logs no --device press-0042 --state-dir /var/lib/muster-agent"
     )]
     Activate(ActivateArguments),
+    /// Raise an alert of this device, beside its running agent, and wait until the broker has it
+    #[command(
+        after_help = "What a device raises, whose owner agreed to proactive collection, has the controller collect what the alert's indicator is about.
+The names are published: GET /api/v1/indicators, or the page /indicators of the controller. Standard output is the event's id.
+
+Exit codes: 0 the broker has it, 1 it has not or nobody takes alerts, 2 usage or settings.
+
+Examples:
+  muster-agent raise IOTEdgeAgentNotRunningCondition --config /etc/muster-agent.toml
+  muster-agent raise UpdateInstallFailedEvent --severity sev1 --device press-0042 --mqtt mqtt://broker:1883
+  muster-agent raise IOTEdgeAgentNotRunningCondition --resolved --origin 83eccd0b-134b-40b0-ad62-b5f124d03790"
+    )]
+    Raise(RaiseArguments),
     /// Check the settings and print them, secrets masked
     #[command(after_help = "Example:\n  muster-agent check-config --config /etc/muster-agent.toml")]
     CheckConfig(RunArguments),
@@ -44,6 +58,7 @@ Examples:
   muster-agent fleet --devices 200 --fault deaf=2% --fault liar=3,7,9
   muster-agent fleet --devices 18000 --name bench --for 60s --stats-file stats.ndjson
   muster-agent fleet --devices 1000 --script faults.toml
+  muster-agent fleet --devices 500 --consent enabled=80% --raise IOTEdgeAgentNotRunningCondition=10% --raise-rate 5
 
 A script has lines like these, and the figures of the faults if they are to differ:
   slow_delay = \"3s\"
@@ -108,6 +123,27 @@ pub(crate) struct ActivateArguments {
     pub run: RunArguments,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct RaiseArguments {
+    /// What happened: the name of an indicator
+    #[arg(value_name = "INDICATOR")]
+    pub indicator: String,
+    /// How bad it is, from sev0 to sev4; for display and order
+    #[arg(long, default_value = "sev2", value_name = "SEVERITY")]
+    pub severity: Severity,
+    /// It ended, rather than began
+    #[arg(long)]
+    pub resolved: bool,
+    /// Joins what fired with what resolved: the id that the first one printed
+    #[arg(long, value_name = "ID")]
+    pub origin: Option<String>,
+    /// A sentence for people
+    #[arg(long, value_name = "TEXT")]
+    pub description: Option<String>,
+    #[command(flatten)]
+    pub run: RunArguments,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum YesNo {
     /// Agreed, until withdrawn
@@ -166,6 +202,15 @@ pub(crate) struct FleetArguments {
     /// What owners said about proactive collection: enabled=80%, disabled=10%, default=5%; may be repeated, the rest is unknown
     #[arg(long = "consent", value_name = "WORD=SHARE")]
     pub consent: Vec<ConsentShare>,
+    /// An indicator and who raises it, once each: IOTEdgeAgentNotRunningCondition=10% or AcsUnhealthyCondition=3,7; may be repeated
+    #[arg(long = "raise", value_name = "INDICATOR=WHO")]
+    pub raise: Vec<RaiseRule>,
+    /// When the first alert is raised
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub raise_after: Duration,
+    /// Alerts a second of all devices together; 0 is all at once
+    #[arg(long, value_name = "N", default_value_t = 10.0)]
+    pub raise_rate: f64,
     /// Faults and their figures from a TOML file
     #[arg(long, value_name = "FILE")]
     pub script: Option<PathBuf>,

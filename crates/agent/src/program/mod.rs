@@ -9,18 +9,19 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use muster_agent::alert::MAX_RAISE_RATE;
 use muster_agent::consent::{self, Word};
 use muster_agent::recent::RecentLog;
 use muster_agent::settings::{DEFAULTS, LogFormat, ModuleSettings, Settings, read_bounded};
 use muster_agent::upload::UploadOptions;
-use muster_agent::{Agent, ConsentShares, Fault, FaultFigures, Fleet, FleetOptions, SettingsError, TlsFiles};
+use muster_agent::{Agent, ConsentShares, Fault, FaultFigures, Fleet, FleetOptions, Raised, Raising, SettingsError, TlsFiles};
 use muster_wire::presence::ProactiveConsent;
 use time::OffsetDateTime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::writer::MakeWriterExt;
 
-use arguments::{ActivateArguments, Arguments, Command, FleetArguments, RunArguments, YesNo};
+use arguments::{ActivateArguments, Arguments, Command, FleetArguments, RaiseArguments, RunArguments, YesNo};
 use output::Progress;
 
 /// Exit code of a hard stop: killed by the second signal.
@@ -68,6 +69,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             output::text(&text)
         }
         Command::Activate(arguments) => activate(&arguments),
+        Command::Raise(arguments) => raise(arguments),
         Command::Run(arguments) => {
             let settings = settings(&arguments)?;
             let recent = RecentLog::default();
@@ -134,6 +136,16 @@ fn activate(arguments: &ActivateArguments) -> anyhow::Result<()> {
         ProactiveConsent::Default | ProactiveConsent::Unknown => "proactive log collection is left to what the terms say of silence",
     };
     output::text(&format!("{}: {means}\n", settings.device.id))
+}
+
+/// Says that something happened; the id of the event is printed.
+fn raise(arguments: RaiseArguments) -> anyhow::Result<()> {
+    let RaiseArguments { indicator, severity, resolved, origin, description, run } = arguments;
+    muster_agent::alert::check_indicator(&indicator).map_err(Usage)?;
+    let settings = settings(&run)?;
+    let raised = Raised { indicator, severity, resolved, origin, description };
+    let id = runtime()?.block_on(muster_agent::alert::raise(&settings, &raised))?;
+    output::text(&format!("{id}\n"))
 }
 
 fn start_log(level: &str, format: LogFormat, recent: Option<RecentLog>) -> anyhow::Result<()> {
@@ -212,6 +224,9 @@ fn fleet_options(arguments: &FleetArguments) -> anyhow::Result<FleetOptions> {
         }
         None => None,
     };
+    if !(0.0..=MAX_RAISE_RATE).contains(&arguments.raise_rate) {
+        return Err(Usage(format!("--raise-rate {}: from 0 to {MAX_RAISE_RATE} alerts a second", arguments.raise_rate)).into());
+    }
     if arguments.uploads == 0 {
         return Err(Usage("--uploads must be at least 1".to_owned()).into());
     }
@@ -231,6 +246,7 @@ fn fleet_options(arguments: &FleetArguments) -> anyhow::Result<FleetOptions> {
         faults,
         figures,
         consent: ConsentShares::of(&arguments.consent).map_err(Usage)?,
+        raising: Raising { rules: arguments.raise.clone(), after: arguments.raise_after, rate: arguments.raise_rate },
         keep_alive: arguments.keep_alive,
         upload: UploadOptions { connections: arguments.uploads, ..UploadOptions::default() },
         upload_ca: arguments.upload_ca_file.clone(),

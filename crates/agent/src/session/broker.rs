@@ -176,14 +176,31 @@ pub(crate) struct SessionOptions {
 }
 
 impl SessionOptions {
+    /// A way to the broker that is used once: no session stays, nobody is told that it ended.
+    pub(crate) fn to_mqtt_once(&self, client_id: String) -> MqttOptions {
+        let mut options = MqttOptions::new(client_id, self.broker.host.clone(), self.broker.port);
+        options.set_keep_alive(self.keep_alive.max(MIN_KEEP_ALIVE));
+        options.set_clean_start(true);
+        options.set_connection_timeout(10);
+        if let Some((user, password)) = &self.credentials {
+            options.set_credentials(user.clone(), password.clone());
+        }
+        let mut network = NetworkOptions::new();
+        network.set_tcp_nodelay(true);
+        network.set_connection_timeout(10);
+        options.set_network_options(network);
+        if let Some(tls) = &self.broker.tls {
+            options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(Arc::clone(tls))));
+        }
+        options
+    }
+
     /// Options for the client library, with its traps closed.
     pub(crate) fn to_mqtt(&self, device: &DeviceId) -> MqttOptions {
-        let mut options = MqttOptions::new(self.client_id.clone(), self.broker.host.clone(), self.broker.port);
-        options.set_keep_alive(self.keep_alive.max(MIN_KEEP_ALIVE));
+        let mut options = self.to_mqtt_once(self.client_id.clone());
         options.set_clean_start(false);
         options.set_manual_acks(true);
         options.set_outgoing_inflight_upper_limit(IN_FLIGHT);
-        options.set_connection_timeout(10);
         options.set_connect_properties(ConnectProperties {
             session_expiry_interval: Some(seconds(self.session_expiry)),
             receive_maximum: Some(RECEIVE_MAXIMUM),
@@ -197,9 +214,6 @@ impl SessionOptions {
         });
         // The connect properties carry the limit for packets; setting it again keeps the two in step if one is edited.
         options.set_max_packet_size(Some(MAX_PACKET_BYTES));
-        if let Some((user, password)) = &self.credentials {
-            options.set_credentials(user.clone(), password.clone());
-        }
         let topic = Topic::State { device: device.clone() }.render(&self.prefix);
         let delay = LastWillProperties {
             delay_interval: Some(seconds(self.will_delay)),
@@ -211,13 +225,6 @@ impl SessionOptions {
             user_properties: Vec::new(),
         };
         options.set_last_will(LastWill::new(topic, Presence::will().to_json(), QoS::AtLeastOnce, true, Some(delay)));
-        let mut network = NetworkOptions::new();
-        network.set_tcp_nodelay(true);
-        network.set_connection_timeout(10);
-        options.set_network_options(network);
-        if let Some(tls) = &self.broker.tls {
-            options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(Arc::clone(tls))));
-        }
         options
     }
 }

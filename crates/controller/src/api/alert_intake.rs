@@ -7,11 +7,11 @@ use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequest as _, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, post};
-use http::{HeaderMap, StatusCode, header};
+use http::StatusCode;
 use muster_intake::{Incoming, NotTaken, Settled};
 use muster_store::StoreError;
 use muster_wire::ParkedId;
-use muster_wire::alert::{AlertVia, AttributeValue, MAX_ALERT_BYTES, Refused};
+use muster_wire::alert::{AlertVia, MAX_ALERT_BYTES, Refused};
 use muster_wire::http::{AlertAnswer, Problem};
 use time::OffsetDateTime;
 
@@ -19,9 +19,7 @@ use super::Api;
 use super::extract::{BODY_TIMEOUT, Json};
 use super::guard::Caller;
 use super::problem::{ApiError, ApiResult, Chain};
-
-/// What headers of an event begin with.
-const ATTRIBUTE: &str = "ce-";
+use crate::alerts;
 
 /// The route; its bodies are smaller than those of others.
 pub(super) fn route() -> MethodRouter<Arc<Api>> {
@@ -45,13 +43,12 @@ pub(super) fn route() -> MethodRouter<Arc<Api>> {
         (status = 503, body = Problem, content_type = "application/problem+json", description = "Nothing was lost that was not posted: post it again"),
     ))]
 pub(crate) async fn raise(State(api): State<Arc<Api>>, Extension(caller): Extension<Caller>, request: Request) -> ApiResult<Response> {
-    let content_type = request.headers().get(header::CONTENT_TYPE).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-    let attributes = attributes(request.headers());
+    let (content_type, attributes) = (alerts::content_type(request.headers()), alerts::attributes(request.headers()));
     let body = body(request).await?;
     let message = Incoming {
         via: AlertVia::Http,
         from: caller.0,
-        content_type: content_type.filter(|text| !text.is_empty()),
+        content_type,
         attributes,
         body,
         rules: Arc::new(api.settings.posted_rules()),
@@ -69,19 +66,6 @@ pub(crate) async fn raise(State(api): State<Arc<Api>>, Extension(caller): Extens
                 .next_step("post it again after a moment"))
         }
     }
-}
-
-/// Those that belong to the event; the others (a token among them) are not looked at and not kept.
-fn attributes(headers: &HeaderMap) -> Vec<(String, AttributeValue)> {
-    let ours = headers.iter().filter(|(name, _)| name.as_str().starts_with(ATTRIBUTE));
-    ours.map(|(name, value)| {
-        let value = match std::str::from_utf8(value.as_bytes()) {
-            Ok(text) => AttributeValue::Text(text.to_owned()),
-            Err(_) => AttributeValue::Bytes(value.as_bytes().to_vec()),
-        };
-        (name.as_str().to_owned(), value)
-    })
-    .collect()
 }
 
 async fn body(request: Request) -> ApiResult<Bytes> {

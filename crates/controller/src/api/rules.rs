@@ -132,7 +132,7 @@ pub(crate) async fn delete(
     request_body(content = Object, content_type = "application/cloudevents+json", description = "An event"),
     responses((status = 200, body = RuleTest), (status = 400, body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn test(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> ApiResult<Json<RuleTest>> {
-    alerts::test(&api, &Message::from_http(&headers, &body)).await.map(Json)
+    alerts::test(&api, &Message::from_http(&api, &headers, &body)).await.map(Json)
 }
 
 /// How far back.

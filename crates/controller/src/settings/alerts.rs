@@ -5,6 +5,7 @@ use std::time::Duration;
 use muster_intake::amqp::MAX_NAME_BYTES;
 use muster_intake::{AmqpOptions, IntakeOptions};
 use muster_store::AlertLimits;
+use muster_wire::DeviceId;
 use muster_wire::alert::{MAX_ALERT_TEXT_BYTES, SourceRules};
 use muster_wire::http::{MAX_EXPIRY_SECONDS, MIN_ATTEMPT_TIMEOUT_SECONDS, StormPolicy};
 use secrecy::SecretString;
@@ -54,6 +55,21 @@ impl Settings {
         self.rules(&self.intake.bare)
     }
 
+    /// What is an alert when it comes from the queue.
+    pub fn queue_rules(&self) -> SourceRules {
+        self.rules(&self.amqp.bare)
+    }
+
+    /// The only tenant the queue may speak for.
+    pub fn queue_tenant(&self) -> Option<String> {
+        (!self.amqp.tenant.is_empty()).then(|| self.amqp.tenant.clone())
+    }
+
+    /// What is an alert when this device says it itself.
+    pub fn device_rules(&self, device: &DeviceId) -> SourceRules {
+        muster_intake::device_rules(device, &self.intake.types)
+    }
+
     fn rules(&self, bare: &str) -> SourceRules {
         SourceRules { bare: (!bare.is_empty()).then(|| bare.to_owned()), types: self.intake.types.clone() }
     }
@@ -75,8 +91,8 @@ impl Settings {
             dead_letter_queue: amqp.dead_letter_queue.clone(),
             prefetch: amqp.prefetch,
             delivery_limit: amqp.delivery_limit,
-            tenant: (!amqp.tenant.is_empty()).then(|| amqp.tenant.clone()),
-            rules: self.rules(&amqp.bare),
+            tenant: self.queue_tenant(),
+            rules: self.queue_rules(),
         })
     }
 

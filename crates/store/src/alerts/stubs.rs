@@ -1,11 +1,12 @@
 #![allow(unused_variables)]
 use super::*;
-use std::time::Duration;
-use muster_wire::http::*;
-use muster_wire::*;
 use crate::connect::Store;
 use crate::error::StoreError;
-impl Store {    /// What a rule (stored or not) would have done with the alerts since then.
+use muster_wire::http::*;
+use muster_wire::*;
+use std::time::Duration;
+impl Store {
+    /// What a rule (stored or not) would have done with the alerts since then.
     pub async fn preview_rule(
         &self,
         rule: &NewRule,
