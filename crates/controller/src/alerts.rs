@@ -204,22 +204,39 @@ pub(crate) fn storm_not_found(id: StormId) -> ApiError {
     ApiError::not_found("storm_not_found", "No such storm", format!("there is no storm {id}"))
 }
 
-/// A definition that cannot be used, with the reason.
-fn unusable(what: &str, why: String) -> ApiError {
-    let (code, title) = match what {
-        "rule" => ("invalid_rule", "The rule cannot be used like this"),
-        _ => ("invalid_indicator", "The indicator cannot be used like this"),
-    };
-    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, code, title, why)
+/// What is wrong with a definition, and where.
+struct Fault {
+    field: String,
+    message: String,
+}
+
+fn check_indicator(_new: &NewIndicator) -> Vec<Fault> {
+    Vec::new()
+}
+
+fn check_rule(_new: &NewRule) -> Vec<Fault> {
+    Vec::new()
+}
+
+fn unusable(code: &str, title: &str) -> ApiError {
+    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, code, title, "a value cannot be used")
         .next_step("docs/RULES.md shows examples, and the bounds of each member")
 }
 
-fn check_indicator(_new: &NewIndicator) -> Result<(), String> {
-    Ok(())
+fn unusable_indicator() -> ApiError {
+    unusable("invalid_indicator", "The indicator cannot be used like this")
 }
 
-fn check_rule(_new: &NewRule) -> Result<(), String> {
-    Ok(())
+fn unusable_rule() -> ApiError {
+    unusable("invalid_rule", "The rule cannot be used like this")
+}
+
+/// The problem with every fault in it, if there is one.
+fn sound(faults: Vec<Fault>, problem: fn() -> ApiError) -> ApiResult<()> {
+    if faults.is_empty() {
+        return Ok(());
+    }
+    Err(faults.into_iter().fold(problem(), |error, fault| error.field(fault.field, fault.message)))
 }
 
 /// No such entry of the catalogue.
@@ -231,7 +248,7 @@ pub(crate) fn indicator_not_found(name: &str) -> ApiError {
 
 /// Adds an indicator to the catalogue, or changes the one of its name.
 pub(crate) async fn put_indicator(api: &Api, caller: &str, new: &NewIndicator, change: bool) -> ApiResult<IndicatorView> {
-    check_indicator(new).map_err(|why| unusable("indicator", why))?;
+    sound(check_indicator(new), unusable_indicator)?;
     let now = OffsetDateTime::now_utc();
     let changed =
         if change { api.store.change_indicator(new, caller, now).await? } else { api.store.add_indicator(new, caller, now).await? };
@@ -281,7 +298,7 @@ pub(crate) async fn rule(api: &Api, name: &str) -> ApiResult<RuleView> {
 
 /// Makes a rule, or changes the one of its name.
 pub(crate) async fn put_rule(api: &Api, caller: &str, new: &NewRule, change: bool) -> ApiResult<RuleView> {
-    check_rule(new).map_err(|why| unusable("rule", why))?;
+    sound(check_rule(new), unusable_rule)?;
     if change {
         // What the store calls "not there" is then the indicator.
         rule(api, &new.name).await?;
@@ -291,8 +308,10 @@ pub(crate) async fn put_rule(api: &Api, caller: &str, new: &NewRule, change: boo
             tracing::info!(rule = view.definition.name, mode = %view.definition.mode, version = view.version, by = caller, "a rule was set");
             Ok(view)
         }
-        Changed::NotThere => Err(unusable("rule", format!("it is about {:?}, which is not in the catalogue", new.indicator))
-            .field("indicator", "is not in the catalogue")),
+        Changed::NotThere => {
+            let name: String = new.indicator.chars().take(200).collect();
+            Err(unusable_rule().field("indicator", format!("is {name:?}, which is not in the catalogue")))
+        }
         Changed::Taken => {
             Err(ApiError::new(StatusCode::CONFLICT, "rule_exists", "There is one of this name", format!("there is a rule {:?}", new.name))
                 .next_step("muster rules edit changes it"))
@@ -313,7 +332,7 @@ pub(crate) async fn test(api: &Api, message: &Message) -> ApiResult<RuleTest> {
 
 /// What a rule would have done with the alerts of the last `seconds`.
 pub(crate) async fn preview(api: &Api, rule: &NewRule, seconds: u64) -> ApiResult<RulePreview> {
-    check_rule(rule).map_err(|why| unusable("rule", why))?;
+    sound(check_rule(rule), unusable_rule)?;
     if !(1..=MAX_PREVIEW_SECONDS).contains(&seconds) {
         return Err(ApiError::new(StatusCode::BAD_REQUEST, "invalid_query", "Query cannot be used", "a parameter is outside its bounds")
             .field("since_seconds", format!("is {seconds}; it lies between 1 and {MAX_PREVIEW_SECONDS}")));
