@@ -160,10 +160,8 @@ mod tests {
             let failure = |failure: Failure| panic!("{failure}\n{block}");
             definitions::<NewIndicator>("-", "indicators", block.as_bytes()).unwrap_or_else(failure);
         }
-        let rules: Vec<NewRule> = blocks("yaml rule")
-            .into_iter()
-            .flat_map(|block| rules(block).unwrap_or_else(|failure| panic!("{failure}\n{block}")))
-            .collect();
+        let rules: Vec<NewRule> =
+            blocks("yaml rule").into_iter().flat_map(|block| rules(block).unwrap_or_else(|failure| panic!("{failure}\n{block}"))).collect();
         assert!(!blocks("yaml indicator").is_empty() && rules.len() >= 3, "the examples were not found");
         for condition in rules.iter().filter_map(|rule| rule.devices.as_ref()) {
             condition.parse::<muster_domain::condition::Condition>().unwrap_or_else(|error| panic!("{condition}\n{error}"));
