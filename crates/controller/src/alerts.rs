@@ -134,9 +134,9 @@ pub(crate) async fn replay(api: &Api, caller: &str, id: ParkedId, replay: Replay
         Taken::Duplicate => AlertAnswer { alerts: Vec::new(), duplicate: true },
         Taken::Refused(refused) => return Err(no_alert(&refused, StatusCode::UNPROCESSABLE_ENTITY)),
     };
+    api.dispatch.poke(answer.alerts.iter().filter_map(|alert| alert.collection));
     // Behind the alerts: whoever dies in between replays it again, and that is a repetition.
     api.store.mark_parked(id, ParkedState::Replayed, caller, now).await?;
-    api.dispatch.poke(answer.alerts.iter().filter_map(|alert| alert.collection));
     tracing::info!(parked = %id, alerts = answer.alerts.len(), duplicate = answer.duplicate, by = caller, "a parked message was replayed");
     Ok(answer)
 }
