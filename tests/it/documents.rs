@@ -267,6 +267,22 @@ fn shell_on_pages_is_shell() {
     assert!(seen > 3, "only {seen} blocks were found: is the shell still written that way?");
 }
 
+/// Whoever looks up a word of a refusal finds it.
+#[test]
+fn every_word_for_an_alert_has_its_line() {
+    use muster_wire::alert::Poison;
+    use muster_wire::http::AlertOutcome;
+    let page = read("docs/ALERTS.md");
+    for reason in Poison::ALL {
+        assert!(page.lines().any(|line| line.starts_with(&format!("| `{reason}` | "))), "docs/ALERTS.md has no line for {reason}");
+    }
+    for outcome in AlertOutcome::ALL.iter().filter(|outcome| **outcome != AlertOutcome::Shadowed) {
+        assert!(page.contains(&format!("| `{outcome}` |")), "docs/ALERTS.md has no line for {outcome}");
+    }
+    let event: serde_json::Value = serde_json::from_str(&fenced_block(&page, "json")).expect("the example is JSON");
+    assert_eq!(event["type"], muster_wire::alert::ALERT_TYPE);
+}
+
 #[test]
 fn every_example_of_a_condition_can_be_read() {
     let examples = fenced_block(&read("docs/TARGETS.md"), "condition");

@@ -10,6 +10,7 @@ pub(crate) mod consent;
 pub(crate) mod demo;
 pub(crate) mod devices;
 pub(crate) mod indicators;
+pub(crate) mod line_of_time;
 pub(crate) mod logs;
 pub(crate) mod operate;
 pub(crate) mod parked;

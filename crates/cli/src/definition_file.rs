@@ -148,6 +148,26 @@ mod tests {
         }
     }
 
+    /// What the page shows can be copied into a file.
+    #[test]
+    fn every_example_of_the_page_can_be_read() {
+        let page = include_str!("../../../docs/RULES.md");
+        let blocks = |language: &str| -> Vec<&str> {
+            let opening = format!("```{language}\n");
+            page.match_indices(&opening).filter_map(|(at, _)| page[at + opening.len()..].split("```").next()).collect()
+        };
+        for block in blocks("yaml indicator") {
+            let failure = |failure: Failure| panic!("{failure}\n{block}");
+            definitions::<NewIndicator>("-", "indicators", block.as_bytes()).unwrap_or_else(failure);
+        }
+        let rules: Vec<NewRule> =
+            blocks("yaml rule").into_iter().flat_map(|block| rules(block).unwrap_or_else(|failure| panic!("{failure}\n{block}"))).collect();
+        assert!(!blocks("yaml indicator").is_empty() && rules.len() >= 3, "the examples were not found");
+        for condition in rules.iter().filter_map(|rule| rule.devices.as_ref()) {
+            condition.parse::<muster_domain::condition::Condition>().unwrap_or_else(|error| panic!("{condition}\n{error}"));
+        }
+    }
+
     #[test]
     fn limits_hold_at_their_edge() {
         let many = |count| format!("{RULE}---\n").repeat(count - 1) + RULE;

@@ -161,9 +161,9 @@ pub(crate) async fn replay(api: &Api, caller: &str, id: ParkedId, replay: Replay
         Taken::Duplicate => AlertAnswer { alerts: Vec::new(), duplicate: true },
         Taken::Refused(refused) => return Err(no_alert(&refused, StatusCode::UNPROCESSABLE_ENTITY)),
     };
+    api.dispatch.poke(answer.alerts.iter().filter_map(|alert| alert.collection));
     // Behind the alerts: whoever dies in between replays it again, and that is a repetition.
     api.store.mark_parked(id, ParkedState::Replayed, caller, now).await?;
-    api.dispatch.poke(answer.alerts.iter().filter_map(|alert| alert.collection));
     tracing::info!(parked = %id, alerts = answer.alerts.len(), duplicate = answer.duplicate, by = caller, "a parked message was replayed");
     Ok(answer)
 }
@@ -231,20 +231,25 @@ pub(crate) fn storm_not_found(id: StormId) -> ApiError {
     ApiError::not_found("storm_not_found", "No such storm", format!("there is no storm {id}"))
 }
 
-/// A definition that cannot be used, with the reason.
-fn unusable(what: &str, faults: Vec<Fault>) -> ApiError {
-    let (code, title) = match what {
-        "rule" => ("invalid_rule", "The rule cannot be used like this"),
-        _ => ("invalid_indicator", "The indicator cannot be used like this"),
-    };
-    let detail = faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-    let error = ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, code, title, detail)
-        .next_step("docs/RULES.md shows examples, and the bounds of each member");
-    faults.into_iter().fold(error, |error, fault| error.field(fault.field, fault.message))
+fn unusable(code: &str, title: &str) -> ApiError {
+    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, code, title, "a value cannot be used")
+        .next_step("docs/RULES.md shows examples, and the bounds of each member")
 }
 
-fn usable(what: &str, faults: Vec<Fault>) -> ApiResult<()> {
-    if faults.is_empty() { Ok(()) } else { Err(unusable(what, faults)) }
+fn unusable_indicator() -> ApiError {
+    unusable("invalid_indicator", "The indicator cannot be used like this")
+}
+
+fn unusable_rule() -> ApiError {
+    unusable("invalid_rule", "The rule cannot be used like this")
+}
+
+/// The problem with every fault in it, if there is one.
+fn sound(faults: Vec<Fault>, problem: fn() -> ApiError) -> ApiResult<()> {
+    if faults.is_empty() {
+        return Ok(());
+    }
+    Err(faults.into_iter().fold(problem(), |error, fault| error.field(fault.field, fault.message)))
 }
 
 /// No such entry of the catalogue.
@@ -256,7 +261,7 @@ pub(crate) fn indicator_not_found(name: &str) -> ApiError {
 
 /// Adds an indicator to the catalogue, or changes the one of its name.
 pub(crate) async fn put_indicator(api: &Api, caller: &str, new: &NewIndicator, change: bool) -> ApiResult<IndicatorView> {
-    usable("indicator", check_indicator(new))?;
+    sound(check_indicator(new), unusable_indicator)?;
     let now = OffsetDateTime::now_utc();
     let changed =
         if change { api.store.change_indicator(new, caller, now).await? } else { api.store.add_indicator(new, caller, now).await? };
@@ -306,7 +311,7 @@ pub(crate) async fn rule(api: &Api, name: &str) -> ApiResult<RuleView> {
 
 /// Makes a rule, or changes the one of its name.
 pub(crate) async fn put_rule(api: &Api, caller: &str, new: &NewRule, change: bool) -> ApiResult<RuleView> {
-    usable("rule", check_rule(new))?;
+    sound(check_rule(new), unusable_rule)?;
     if change {
         // What the store calls "not there" is then the indicator.
         rule(api, &new.name).await?;
@@ -317,8 +322,8 @@ pub(crate) async fn put_rule(api: &Api, caller: &str, new: &NewRule, change: boo
             Ok(view)
         }
         Changed::NotThere => {
-            let message = format!("is {:?}, which is not in the catalogue", new.indicator);
-            Err(unusable("rule", vec![Fault { field: "indicator".to_owned(), message }]))
+            let name: String = new.indicator.chars().take(200).collect();
+            Err(unusable_rule().field("indicator", format!("is {name:?}, which is not in the catalogue")))
         }
         Changed::Taken => {
             Err(ApiError::new(StatusCode::CONFLICT, "rule_exists", "There is one of this name", format!("there is a rule {:?}", new.name))
@@ -340,7 +345,7 @@ pub(crate) async fn test(api: &Api, message: &Message) -> ApiResult<RuleTest> {
 
 /// What a rule would have done with the alerts of the last `seconds`.
 pub(crate) async fn preview(api: &Api, rule: &NewRule, seconds: u64) -> ApiResult<RulePreview> {
-    usable("rule", check_rule(rule))?;
+    sound(check_rule(rule), unusable_rule)?;
     if !(1..=MAX_PREVIEW_SECONDS).contains(&seconds) {
         return Err(ApiError::new(StatusCode::BAD_REQUEST, "invalid_query", "Query cannot be used", "a parameter is outside its bounds")
             .field("since_seconds", format!("is {seconds}; it lies between 1 and {MAX_PREVIEW_SECONDS}")));
