@@ -164,7 +164,7 @@ pub(crate) async fn publish_unreadable(rabbit: &Rabbit) {
         frame(1, channel, &[&class.to_be_bytes()[..], &method.to_be_bytes(), arguments].concat())
     };
     let started = [&long(b"")[..], &short(b"PLAIN"), &long(format!("\0{user}\0{password}").as_bytes()), &short(b"en_US")].concat();
-    let tuned = [&0u16.to_be_bytes()[..], &131_072u32.to_be_bytes(), &0u16.to_be_bytes()].concat();
+    let tuned = [&100u16.to_be_bytes()[..], &131_072u32.to_be_bytes(), &0u16.to_be_bytes()].concat();
     let opened = [&short(vhost.as_bytes())[..], &short(b""), &[0]].concat();
     let publish = [&0u16.to_be_bytes()[..], &short(b""), &short(rabbit.options.queue.as_bytes()), &[0]].concat();
     let body = b"{}";
