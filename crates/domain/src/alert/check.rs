@@ -1,8 +1,8 @@
 //! Whether a definition can be taken, and what is wrong with it: everything at once, so that one answer is enough to mend it.
 
 use muster_wire::http::{
-    CollectionRequest, MAX_COOLDOWN_SECONDS, MAX_DESCRIPTION_CHARS, MAX_INDICATOR_CHARS, MAX_LOG_ITEMS, MAX_LOOKBACK_SECONDS, MAX_RULE_NAME_CHARS,
-    NewIndicator, NewRule, StormPolicy,
+    CollectionRequest, MAX_COOLDOWN_SECONDS, MAX_DESCRIPTION_CHARS, MAX_INDICATOR_CHARS, MAX_LOG_ITEMS, MAX_LOOKBACK_SECONDS,
+    MAX_RULE_NAME_CHARS, NewIndicator, NewRule, StormPolicy,
 };
 use muster_wire::method::pattern;
 use muster_wire::method::request::{LogItem, MAX_REQUEST_BYTES};
@@ -101,11 +101,9 @@ pub fn check_rule(new: &NewRule) -> Vec<Fault> {
     faults.at_most("lookback_seconds", new.lookback_seconds, MAX_LOOKBACK_SECONDS);
     faults.at_most("lookahead_seconds", new.lookahead_seconds, MAX_LOOKBACK_SECONDS);
     faults.at_most("cooldown_seconds", new.cooldown_seconds, MAX_COOLDOWN_SECONDS);
-    for (field, most) in [
-        ("per_device_per_day", new.per_device_per_day),
-        ("per_site_per_day", new.per_site_per_day),
-        ("per_day", new.per_day),
-    ] {
+    for (field, most) in
+        [("per_device_per_day", new.per_device_per_day), ("per_site_per_day", new.per_site_per_day), ("per_day", new.per_day)]
+    {
         faults.not_zero(field, most.map(u64::from), "a rule that collects nothing says ignore: true");
     }
     if let Some(quiet) = &new.quiet {
@@ -131,7 +129,8 @@ pub fn check_storm_policy(policy: &StormPolicy) -> Vec<Fault> {
 }
 
 fn check_storm(faults: &mut Faults, policy: &StormPolicy) {
-    for (field, value) in [("storm.devices", policy.devices), ("storm.per_stratum", policy.per_stratum), ("storm.at_most", policy.at_most)] {
+    for (field, value) in [("storm.devices", policy.devices), ("storm.per_stratum", policy.per_stratum), ("storm.at_most", policy.at_most)]
+    {
         if value == 0 || value > MAX_STORM_DEVICES {
             faults.add(field, format!("is {value}; from 1 to {MAX_STORM_DEVICES}"));
         }

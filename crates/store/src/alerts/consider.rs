@@ -60,8 +60,17 @@ pub(super) async fn consider(
     let (plans, chosen) = policy.choose(tx, cases, limits.storm).await?;
     let consents = consents(tx, cases, &chosen, now).await?;
     let ledger = read(tx, cases, &plans, &chosen, limits, now).await?;
-    let mut considering =
-        Considering { policy, cases, plans, chosen, consents, limits: domain_limits(limits), now, ledger, verdicts: Vec::with_capacity(cases.len()) };
+    let mut considering = Considering {
+        policy,
+        cases,
+        plans,
+        chosen,
+        consents,
+        limits: domain_limits(limits),
+        now,
+        ledger,
+        verdicts: Vec::with_capacity(cases.len()),
+    };
     for place in 0..cases.len() {
         considering.one(tx, place).await?;
     }
@@ -151,10 +160,12 @@ async fn read_storms(
             ledger.storms.insert(pair, storm);
         }
     }
-    let strata: Vec<(StormId, &Pair, &Stratum)> =
-        ledger.storms.iter().flat_map(|(pair, storm)| asked.get_key_value(pair).into_iter().map(move |(pair, strata)| (storm.id, pair, strata)))
-            .flat_map(|(id, pair, strata)| strata.iter().map(move |stratum| (id, pair, stratum)))
-            .collect();
+    let strata: Vec<(StormId, &Pair, &Stratum)> = ledger
+        .storms
+        .iter()
+        .flat_map(|(pair, storm)| asked.get_key_value(pair).into_iter().map(move |(pair, strata)| (storm.id, pair, strata)))
+        .flat_map(|(id, pair, strata)| strata.iter().map(move |stratum| (id, pair, stratum)))
+        .collect();
     let bytes = |(_, pair, stratum): &(StormId, &Pair, &Stratum)| {
         let texts = [&pair.key, &pair.tenant, &stratum.version, &stratum.site, &stratum.model];
         ID_BYTES + texts.iter().map(|text| VALUE_BYTES + text.len()).sum::<usize>()
@@ -244,7 +255,9 @@ impl Considering<'_> {
         let storm = match facts.admitted(&self.limits) {
             Ok(_) if !case.again => self.ledger.storms.get_mut(&pair).map(|storm| {
                 storm.touched = true;
-                storm.ends_at = storm.ends_at.max(to_ms(self.now + muster_domain::alert::seconds(plan.as_ref().map_or(0, |plan| plan.storm.within_seconds))));
+                storm.ends_at = storm
+                    .ends_at
+                    .max(to_ms(self.now + muster_domain::alert::seconds(plan.as_ref().map_or(0, |plan| plan.storm.within_seconds))));
                 storm.id
             }),
             _ => case.storm,
@@ -375,7 +388,8 @@ fn before_sql(columns: &str) -> String {
 
 /// Which alerts came before a storm and belong to it: parameters are the indicator, the tenant and the lowest id.
 pub(super) fn before_condition(alias: &str) -> String {
-    let outcomes = [AlertOutcome::Collected, AlertOutcome::Deferred, AlertOutcome::Coalesced].map(|outcome| format!("'{outcome}'")).join(", ");
+    let outcomes =
+        [AlertOutcome::Collected, AlertOutcome::Deferred, AlertOutcome::Coalesced].map(|outcome| format!("'{outcome}'")).join(", ");
     format!(
         "{alias}.indicator_key = $1 AND COALESCE({alias}.tenant, '') = $2 AND {alias}.id >= $3 AND {alias}.storm_id IS NULL \
          AND {alias}.condition = 'fired' AND {alias}.outcome IN ({outcomes})"

@@ -25,8 +25,7 @@ use crate::text::bounded;
 const MAX_ROUNDS: usize = 20;
 
 /// The columns of a case, of `alert AS a`.
-pub(super) const CASE: &str =
-    "a.id, a.device_id, a.indicator, a.indicator_key, a.tenant, a.site, a.model, a.version, a.fired_at, a.resolved_at, a.storm_id, a.in_sample";
+pub(super) const CASE: &str = "a.id, a.device_id, a.indicator, a.indicator_key, a.tenant, a.site, a.model, a.version, a.fired_at, a.resolved_at, a.storm_id, a.in_sample";
 
 /// A case as it was written down; its device as the registry has it now, or as it was where it is not there any more.
 pub(super) async fn stored_cases(tx: &mut Tx, rows: &[Row]) -> Result<Vec<Case>, StoreError> {

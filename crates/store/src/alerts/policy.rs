@@ -76,19 +76,8 @@ impl Policy {
         self.indicators.get(key)
     }
 
-    /// Takes the place of the rule by this name, or stands beside the others: for a rule that is tried out.
-    pub(super) fn only_rule(&mut self, rule: &NewRule) {
-        let rule = NewRule { mode: RuleMode::Active, ..rule.clone() };
-        self.rules = HashMap::from([(indicator_key(&rule.indicator), vec![rule])]);
-    }
-
     /// What is said about each case: one statement for each rule that has a condition and is about an indicator of the batch.
-    pub(super) async fn choose(
-        &self,
-        tx: &mut Tx,
-        cases: &[Case],
-        storm: StormPolicy,
-    ) -> Result<(Vec<Plan>, Vec<Chosen>), StoreError> {
+    pub(super) async fn choose(&self, tx: &mut Tx, cases: &[Case], storm: StormPolicy) -> Result<(Vec<Plan>, Vec<Chosen>), StoreError> {
         let mut devices: HashMap<&str, HashSet<&DeviceId>> = HashMap::new();
         for case in cases {
             devices.entry(&case.key).or_default().insert(&case.device.id);
@@ -105,8 +94,9 @@ impl Policy {
                 let fits = match &rule.devices {
                     None => None,
                     Some(text) => {
-                        let condition: Condition =
-                            text.parse().map_err(|error| StoreError::Inconsistent(format!("the condition of rule {}: {error}", rule.name)))?;
+                        let condition: Condition = text
+                            .parse()
+                            .map_err(|error| StoreError::Inconsistent(format!("the condition of rule {}: {error}", rule.name)))?;
                         let among: Vec<DeviceId> = among.iter().map(|device| (*device).clone()).collect();
                         Some(matching_among_in(tx, &condition, &among).await?.into_iter().collect())
                     }

@@ -109,7 +109,10 @@ pub(super) async fn resolve_ends(
             began.end(ended.at, now);
             notes.push(Noted { why: note(began.id, *fired_at), collection: began.collection });
         } else {
-            notes.push(Noted { why: format!("nothing is known that it ended: no {} of this device", ended.case.indicator), collection: None });
+            notes.push(Noted {
+                why: format!("nothing is known that it ended: no {} of this device", ended.case.indicator),
+                collection: None,
+            });
         }
     }
     update(tx, stored.into_values().collect()).await?;
@@ -120,7 +123,8 @@ pub(super) async fn resolve_ends(
 type Found = HashMap<usize, ((OffsetDateTime, Began), bool)>;
 
 async fn began(tx: &mut Tx, ends: &[Ended], now: OffsetDateTime) -> Result<Found, StoreError> {
-    const OF: &str = "SELECT y.id FROM alert y WHERE y.device_id = v.device AND y.indicator_key = v.key AND y.condition = 'fired' AND y.id >= $1";
+    const OF: &str =
+        "SELECT y.id FROM alert y WHERE y.device_id = v.device AND y.indicator_key = v.key AND y.condition = 'fired' AND y.id >= $1";
     let sql = format!(
         "SELECT r.n, a.id, a.outcome, a.why, a.due_at, a.deferred_for, a.resolved_at, a.collection_id, a.fired_at, \
          CASE WHEN a.origin_alert_id = r.origin THEN 1 ELSE 0 END FROM \

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use muster_domain::alert::Collect;
+use muster_wire::DeviceId;
 use muster_wire::http::{AlertOutcome, ConsentKind, MAX_PAGE, Origin, StormCollected, StormRole, StormView, StratumView};
 use muster_wire::{CollectionId, StormId, TaskId};
-use muster_wire::DeviceId;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -50,7 +50,8 @@ async fn count(reader: &mut Reader, storms: &mut [StormView]) -> Result<(), Stor
         AlertOutcome::Collected,
         AlertOutcome::OnDemand
     );
-    let twins = "SELECT t.storm_id, count(*) FROM [[v]] JOIN alert_stratum t ON t.storm_id = v.id WHERE t.twin IS NOT NULL GROUP BY t.storm_id";
+    let twins =
+        "SELECT t.storm_id, count(*) FROM [[v]] JOIN alert_stratum t ON t.storm_id = v.id WHERE t.twin IS NOT NULL GROUP BY t.storm_id";
     let ids: Vec<Uuid> = storms.iter().map(|storm| storm.id.uuid()).collect();
     let mut counts: HashMap<Uuid, (u64, u64, u64)> = HashMap::new();
     let mut healthy: HashMap<Uuid, u64> = HashMap::new();
@@ -201,7 +202,8 @@ async fn collect_in(
     let new = of_devices(collection, collect.request(from_ms(first)?, until), origin, reason, devices, limits, now);
     let new = NewCollection { priority: collect.priority, created_by: who.to_owned(), ..new };
     let (tasks, _) = with_consent(tx, ConsentKind::Proactive, &new.tasks, now).await?;
-    let asked: Vec<(u32, &(DeviceId, u64))> = (0..).zip(&left).zip(&tasks).filter(|(_, task)| task.skip.is_none()).map(|(of, _)| of).collect();
+    let asked: Vec<(u32, &(DeviceId, u64))> =
+        (0..).zip(&left).zip(&tasks).filter(|(_, task)| task.skip.is_none()).map(|(of, _)| of).collect();
     let counted = |count: usize| count as u64;
     let skipped = counted(left.len() - asked.len());
     if asked.is_empty() {

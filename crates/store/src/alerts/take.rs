@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use muster_domain::alert::indicator_key;
+use muster_wire::AlertId;
 use muster_wire::alert::{AlertCondition, AlertVia, Poison, Refused};
 use muster_wire::http::{AlertOutcome, AnsweredAlert, MAX_INDICATOR_CHARS, RuleTest, TestedDevice};
-use muster_wire::AlertId;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
@@ -202,18 +202,9 @@ async fn take_in(tx: &mut Tx, alerts: &[ReceivedAlert<'_>], limits: &AlertLimits
     let rows: Vec<AlertRow<'_>> = entries.iter().map(|entry| row(&alerts[entry.of], entry, &cases, &verdicts, &ends, &notes)).collect();
     write_alerts(tx, &rows, version, now).await?;
     write_ledger(tx, &ledger, &cases, &verdicts, limits, now).await?;
-    let mut taken: Vec<Taken> = owners
-        .into_iter()
-        .map(|owners| owners.map_or_else(Taken::Refused, |_| Taken::Duplicate))
-        .collect();
+    let mut taken: Vec<Taken> = owners.into_iter().map(|owners| owners.map_or_else(Taken::Refused, |_| Taken::Duplicate)).collect();
     for (entry, row) in entries.iter().zip(rows) {
-        let answer = AnsweredAlert {
-            id: row.id,
-            device: row.device,
-            outcome: row.outcome,
-            why: row.why,
-            collection: row.collection,
-        };
+        let answer = AnsweredAlert { id: row.id, device: row.device, outcome: row.outcome, why: row.why, collection: row.collection };
         match &mut taken[entry.of] {
             Taken::Decided(answers) => answers.push(answer),
             other => *other = Taken::Decided(vec![answer]),

@@ -58,8 +58,7 @@ pub(super) async fn find_twins(tx: &mut Tx, limits: &AlertLimits, now: OffsetDat
             first_fired_at: from_ms(row.get(9)?)?,
         });
     }
-    let scopes: HashMap<String, Scopes> =
-        wanted.iter().map(|wanted| (wanted.tenant.clone(), Scopes::of_tenant(&wanted.tenant))).collect();
+    let scopes: HashMap<String, Scopes> = wanted.iter().map(|wanted| (wanted.tenant.clone(), Scopes::of_tenant(&wanted.tenant))).collect();
     let names: Vec<&str> = scopes.values().flat_map(Scopes::all).map(String::as_str).collect();
     let mut uses = Uses { before: used(tx, &names, day(now)).await?, ..Uses::default() };
     let mut made = Vec::new();

@@ -10,9 +10,9 @@ use muster_wire::{AlertId, CollectionId, ConsentId, DeviceId, StormId, TaskId};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::consider::{Verdict, before_condition, before_values, reason};
 use super::facts::{Case, LastJob, Of, Pair, Stratum};
 use super::ledger::Ledger;
-use super::consider::{Verdict, before_condition, before_values, reason};
 use super::{AlertLimits, ReceivedAlert};
 use crate::create::{NewCollection, NewTask};
 use crate::create_many::{OfOne, create_of_one};
@@ -108,7 +108,8 @@ pub(super) async fn write_alerts(tx: &mut Tx, rows: &[AlertRow<'_>], version: u3
     let rows: Vec<(&AlertRow<'_>, Made<'_>)> = rows.iter().map(|row| (row, Made::new(row))).collect();
     let long = |text: &Option<String>| text.as_ref().map_or(0, String::len);
     let bytes = |(row, made): &(&AlertRow<'_>, Made<'_>)| {
-        let texts = made.source.len() + made.event_id.len() + made.why.len() + made.data.len() + long(&made.shadow) + long(&made.extensions);
+        let texts =
+            made.source.len() + made.event_id.len() + made.why.len() + made.data.len() + long(&made.shadow) + long(&made.extensions);
         let maybe = [&made.origin, &made.description, &made.traceparent].map(|text| text.as_ref().map_or(0, |text| text.len()));
         let words = long(&row.tenant) + long(&row.site) + long(&row.model) + long(&row.version) + long(&row.rule);
         let names = row.device.len() + row.indicator.len() + row.key.len();
