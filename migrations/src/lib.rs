@@ -28,6 +28,7 @@ impl MigratorTrait for Migrator {
             Box::new(steps::m20261125_000006_schedules::Migration),
             Box::new(steps::m20261125_000007_device_event::Migration),
             Box::new(steps::m20261128_000008_consent::Migration),
+            Box::new(steps::m20261128_000009_alerts::Migration),
         ]
     }
 }

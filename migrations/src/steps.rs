@@ -8,6 +8,7 @@ pub(crate) mod m20261125_000005_fleet;
 pub(crate) mod m20261125_000006_schedules;
 pub(crate) mod m20261125_000007_device_event;
 pub(crate) mod m20261128_000008_consent;
+pub(crate) mod m20261128_000009_alerts;
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::{ConnectionTrait, DbBackend};

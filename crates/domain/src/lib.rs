@@ -3,6 +3,7 @@
 //!
 //! * [`task`]: the transition table as data. The check in Rust and the `WHERE` of the database both come from it.
 //! * [`event`]: what can happen to an attempt, and [`event::decide`], the one function that says what follows.
+//! * [`alert`]: what follows when a device raises an alert: rules, budgets, storms, and the request that is made.
 //! * [`backoff`], [`deadline`]: when the next attempt, the next question and the end of waiting are.
 //! * [`retry`]: for which reasons and after which waits a collection tries again.
 //! * [`calendar`]: times that come again: windows, schedules, missed runs.
@@ -16,6 +17,7 @@
 //!
 //! Clocks and randomness are parameters. [`inspect`] reads from a reader it is given and opens nothing itself.
 
+pub mod alert;
 pub mod backoff;
 pub mod calendar;
 pub mod condition;

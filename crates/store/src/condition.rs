@@ -12,7 +12,7 @@ use serde_json::{Value as Json, json};
 use crate::apply::device_id;
 use crate::connect::Store;
 use crate::devices::MAX_IDS;
-use crate::dialect::{Batch, Dialect, Spot, VALUE_BYTES, Value, parcels, sign};
+use crate::dialect::{Batch, Dialect, Spot, Tx, VALUE_BYTES, Value, parcels, sign};
 use crate::error::{StoreError, run};
 use crate::presence::{OFFLINE, ONLINE};
 
@@ -240,17 +240,7 @@ impl Store {
     pub async fn matching_among(&self, condition: &Condition, devices: &[DeviceId]) -> Result<Vec<DeviceId>, StoreError> {
         run("looking among devices", || async {
             let mut tx = self.begin_read().await?;
-            let compiled = Compiled::new(condition, tx.dialect(), 1);
-            let sql = format!("SELECT d.id FROM [[v]] JOIN device d ON d.id = v.id WHERE {}", compiled.sql);
-            let values: Vec<Value<'_>> = compiled.values().collect();
-            let mut matching = Vec::new();
-            for chunk in parcels(devices, |device| VALUE_BYTES + device.as_str().len()) {
-                let batch = Batch::default().texts("id", chunk.iter().map(|device| Some(device.as_str())));
-                for row in tx.fetch(&sql, &values, Some(&batch)).await? {
-                    matching.push(device_id(row.get(0)?)?);
-                }
-            }
-            Ok(matching)
+            matching_among_in(&mut tx, condition, devices).await
         })
         .await
     }
@@ -292,6 +282,21 @@ impl Store {
         })
         .await
     }
+}
+
+/// Those of the devices that meet the condition, in no order, within a transaction.
+pub(crate) async fn matching_among_in(tx: &mut Tx, condition: &Condition, devices: &[DeviceId]) -> Result<Vec<DeviceId>, StoreError> {
+    let compiled = Compiled::new(condition, tx.dialect(), 1);
+    let sql = format!("SELECT d.id FROM [[v]] JOIN device d ON d.id = v.id WHERE {}", compiled.sql);
+    let values: Vec<Value<'_>> = compiled.values().collect();
+    let mut matching = Vec::new();
+    for chunk in parcels(devices, |device| VALUE_BYTES + device.as_str().len()) {
+        let batch = Batch::default().texts("id", chunk.iter().map(|device| Some(device.as_str())));
+        for row in tx.fetch(&sql, &values, Some(&batch)).await? {
+            matching.push(device_id(row.get(0)?)?);
+        }
+    }
+    Ok(matching)
 }
 
 fn page_sql(compiled: &Compiled) -> String {

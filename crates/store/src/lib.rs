@@ -13,6 +13,9 @@
 //! * **schedule**, **schedule_run**: collections that are made again and again, and what became of each run.
 //! * **consent_record**, **consent_terms**: who agreed to collection without being asked, to which terms; **consent_audit**: what was refused
 //!   and removed; **consent_cleanup**: attempts whose consent ended and that may have left something behind.
+//! * **alert**: what happened to devices and what was decided about each, with **alert_job** (what was collected), **alert_use** (what is used
+//!   up of budgets), **alert_recent**, **alert_storm** and **alert_stratum** (many at once); **alert_indicator** and **alert_rule** are what
+//!   they are decided by; **parked_alert**: messages that were no alert.
 //! * **collection_event**: what people did to a collection. **device_event**: what they did to a device of the registry.
 //!
 //! Not durable: which messages are on their way. A task says `dispatched` before its request leaves; whatever is lost after that runs into
@@ -40,6 +43,7 @@ mod connect;
 mod consent;
 mod counters;
 mod create;
+mod create_many;
 mod device_events;
 mod devices;
 mod dialect;

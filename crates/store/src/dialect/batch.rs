@@ -46,6 +46,7 @@ pub(crate) enum Value<'a> {
 #[derive(Debug)]
 enum Column<'a> {
     Ids(Vec<Uuid>),
+    MaybeIds(Vec<Option<Uuid>>),
     Texts(Vec<Option<&'a str>>),
     Smalls(Vec<Option<i16>>),
     Numbers(Vec<Option<i64>>),
@@ -60,6 +61,11 @@ pub(crate) struct Batch<'a> {
 impl<'a> Batch<'a> {
     pub(crate) fn ids(mut self, name: &'static str, values: impl IntoIterator<Item = Uuid>) -> Self {
         self.columns.push((name, Column::Ids(values.into_iter().collect())));
+        self
+    }
+
+    pub(crate) fn maybe_ids(mut self, name: &'static str, values: impl IntoIterator<Item = Option<Uuid>>) -> Self {
+        self.columns.push((name, Column::MaybeIds(values.into_iter().collect())));
         self
     }
 
@@ -98,7 +104,7 @@ impl<'a> Batch<'a> {
             }
             Dialect::Sqlite => {
                 let columns = filled(&|i, name, column| match column {
-                    Column::Ids(_) => format!("unhex(value->>{i}) AS {name}"),
+                    Column::Ids(_) | Column::MaybeIds(_) => format!("unhex(value->>{i}) AS {name}"),
                     _ => format!("value->>{i} AS {name}"),
                 });
                 let bare: String = bare.map(|(name, _)| format!(", NULL AS {name}")).collect();
@@ -131,6 +137,7 @@ impl Column<'_> {
     fn len(&self) -> usize {
         match self {
             Self::Ids(values) => values.len(),
+            Self::MaybeIds(values) => values.len(),
             Self::Texts(values) => values.len(),
             Self::Smalls(values) => values.len(),
             Self::Numbers(values) => values.len(),
@@ -141,6 +148,7 @@ impl Column<'_> {
     fn is_bare(&self) -> bool {
         match self {
             Self::Ids(_) => false,
+            Self::MaybeIds(values) => values.iter().all(Option::is_none),
             Self::Texts(values) => values.iter().all(Option::is_none),
             Self::Smalls(values) => values.iter().all(Option::is_none),
             Self::Numbers(values) => values.iter().all(Option::is_none),
@@ -149,7 +157,7 @@ impl Column<'_> {
 
     fn postgres_type(&self) -> &'static str {
         match self {
-            Self::Ids(_) => "uuid",
+            Self::Ids(_) | Self::MaybeIds(_) => "uuid",
             Self::Texts(_) => "text",
             Self::Smalls(_) => "int2",
             Self::Numbers(_) => "int8",
@@ -158,6 +166,7 @@ impl Column<'_> {
 
     fn write_json(&self, row: usize, text: &mut Vec<u8>) -> Result<(), StoreError> {
         let written = match self {
+            Self::MaybeIds(values) => serde_json::to_writer(text, &values[row].map(|id| id.simple().to_string())),
             Self::Ids(values) => {
                 text.push(b'"');
                 text.extend_from_slice(values[row].simple().encode_lower(&mut Uuid::encode_buffer()).as_bytes());
@@ -188,6 +197,7 @@ pub(super) fn postgres_arguments(values: &[Value<'_>], batch: Option<&Batch<'_>>
     for (_, column) in batch.iter().flat_map(|batch| batch.filled()) {
         match column {
             Column::Ids(values) => arguments.add(values.as_slice()),
+            Column::MaybeIds(values) => arguments.add(values.as_slice()),
             Column::Texts(values) => arguments.add(values.as_slice()),
             Column::Smalls(values) => arguments.add(values.as_slice()),
             Column::Numbers(values) => arguments.add(values.as_slice()),

@@ -41,7 +41,7 @@ on_both! {
 }
 
 /// Steps of the schema.
-const STEPS: usize = 8;
+const STEPS: usize = 9;
 
 #[tokio::test]
 async fn a_fresh_database_is_migrated_by_one_of_many() {
