@@ -42,6 +42,7 @@ pub use letters::{DETAIL_HEADER, MESSAGE_ID_HEADER, REASON_HEADER, USER_ID_HEADE
 use crate::backoff::Backoff;
 use crate::inbox::Inbox;
 use crate::incoming::{Incoming, Settled};
+use crate::ledger::Ledger;
 use letters::{Letter, Letters};
 use message::Queue;
 
@@ -191,7 +192,7 @@ impl AmqpState {
 }
 
 /// Reads the queue until `stop`, through any number of connections.
-pub(crate) async fn keep(options: AmqpOptions, inbox: Inbox, state: AmqpState, stop: CancellationToken) {
+pub(crate) async fn keep<L: Ledger>(options: AmqpOptions, inbox: Inbox<L>, state: AmqpState, stop: CancellationToken) {
     let mut backoff = Backoff::new(RECONNECT_FIRST, RECONNECT_MAX);
     let mut careful = false;
     loop {
@@ -218,7 +219,7 @@ pub(crate) async fn keep(options: AmqpOptions, inbox: Inbox, state: AmqpState, s
         }
         let pause = async {
             tokio::time::sleep(backoff.next()).await;
-            while matches!(fault, Fault::Store(_)) && inbox.store().ping().await.is_err() {
+            while matches!(fault, Fault::Store(_)) && inbox.ledger().ping().await.is_err() {
                 tokio::time::sleep(backoff.next()).await;
             }
         };
@@ -230,9 +231,9 @@ pub(crate) async fn keep(options: AmqpOptions, inbox: Inbox, state: AmqpState, s
 }
 
 /// One connection's time.
-struct Session<'a> {
+struct Session<'a, L> {
     options: &'a AmqpOptions,
-    inbox: &'a Inbox,
+    inbox: &'a Inbox<L>,
     state: &'a AmqpState,
     stop: &'a CancellationToken,
     /// Messages settled since it began.
@@ -240,7 +241,7 @@ struct Session<'a> {
     letters: Letters,
 }
 
-impl Session<'_> {
+impl<L: Ledger> Session<'_, L> {
     async fn run(&mut self, careful: bool) -> Result<(), Fault> {
         let options = self.options;
         let connection = connect(options, "alerts").await?;

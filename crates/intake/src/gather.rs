@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backoff::Backoff;
 use crate::inbox::Inbox;
 use crate::incoming::{Incoming, Settled};
+use crate::ledger::Ledger;
 
 /// Posted messages that wait for their batch; whoever posts more waits before the door.
 pub const POSTED_WAITING: usize = 256;
@@ -55,7 +56,7 @@ impl Desk {
 }
 
 /// Takes what is posted, until `stop`; what was handed in before is still answered.
-pub(crate) async fn posted(inbox: Inbox, mut waiting: mpsc::Receiver<Posted>, stop: CancellationToken) {
+pub(crate) async fn posted<L: Ledger>(inbox: Inbox<L>, mut waiting: mpsc::Receiver<Posted>, stop: CancellationToken) {
     let mut batch = Vec::new();
     loop {
         tokio::select! {
@@ -96,8 +97,8 @@ pub struct FromDevice {
 }
 
 /// Takes alerts of devices until `stop`. A batch that the database does not take is tried again; its messages are still the broker's.
-pub(crate) async fn from_devices<T: Send>(
-    inbox: Inbox,
+pub(crate) async fn from_devices<L: Ledger, T: Send>(
+    inbox: Inbox<L>,
     types: Vec<String>,
     mut waiting: mpsc::Receiver<T>,
     open: impl Fn(T) -> FromDevice + Send,

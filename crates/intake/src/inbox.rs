@@ -9,27 +9,28 @@ use muster_wire::http::{AlertAnswer, AlertOutcome};
 use time::OffsetDateTime;
 
 use crate::incoming::{Incoming, Settled};
+use crate::ledger::Ledger;
 
 /// Told of collections that were made, so that they are looked at now.
 pub type Poke = Arc<dyn Fn(Vec<CollectionId>) + Send + Sync>;
 
 /// The inbox; cheap to clone.
 #[derive(Clone)]
-pub struct Inbox {
-    store: Store,
+pub struct Inbox<L = Store> {
+    ledger: L,
     limits: Arc<AlertLimits>,
     poke: Poke,
 }
 
-impl Inbox {
+impl<L: Ledger> Inbox<L> {
     /// An inbox that decides under these limits.
-    pub fn new(store: Store, limits: AlertLimits, poke: Poke) -> Self {
-        Self { store, limits: Arc::new(limits), poke }
+    pub fn new(ledger: L, limits: AlertLimits, poke: Poke) -> Self {
+        Self { ledger, limits: Arc::new(limits), poke }
     }
 
     /// The database behind it.
-    pub(crate) fn store(&self) -> &Store {
-        &self.store
+    pub(crate) fn ledger(&self) -> &L {
+        &self.ledger
     }
 
     /// Takes messages in, in their order; `results[i]` is what became of `messages[i]`, and it is committed. Giving the same again is
@@ -84,7 +85,7 @@ impl Inbox {
     async fn take_batch(&self, batch: &[ReceivedAlert<'_>], now: OffsetDateTime, taken: &mut Vec<Taken>) -> Result<(), StoreError> {
         let mut waiting = vec![batch];
         while let Some(part) = waiting.pop() {
-            match self.store.take_alerts(part, &self.limits, now).await {
+            match self.ledger.take_alerts(part, &self.limits, now).await {
                 Ok(results) => {
                     self.tell_of(&results);
                     taken.extend(results);
@@ -123,7 +124,7 @@ impl Inbox {
             return Ok(());
         }
         let rows: Vec<_> = refused.iter().map(|(at, why)| messages[*at].parked(why.clone())).collect();
-        let ids = self.store.park(&rows).await?;
+        let ids = self.ledger.park(&rows).await?;
         for ((at, refused), id) in refused.into_iter().zip(ids) {
             let message = &messages[at];
             metrics::counter!("muster_alerts_parked_total", "via" => message.via.as_str(), "reason" => refused.reason.as_str())
@@ -139,7 +140,7 @@ impl Inbox {
     /// # Errors
     /// The database's.
     pub async fn decide_due(&self) -> Result<(), StoreError> {
-        let made = self.store.decide_due(&self.limits, OffsetDateTime::now_utc()).await?;
+        let made = self.ledger.decide_due(&self.limits, OffsetDateTime::now_utc()).await?;
         if !made.is_empty() {
             (self.poke)(made);
         }

@@ -17,6 +17,7 @@ mod backoff;
 mod gather;
 mod inbox;
 mod incoming;
+mod ledger;
 
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ pub use amqp::{AmqpOptions, AmqpState};
 pub use gather::{Desk, FromDevice, NotTaken, POSTED_WAITING, device_rules};
 pub use inbox::{Inbox, Poke};
 pub use incoming::{Incoming, MAX_PARKED_ATTRIBUTES, MAX_PARKED_TEXT_BYTES, Settled};
+pub use ledger::Ledger;
 
 /// How often what was deferred is looked at.
 const DUE_EVERY: Duration = Duration::from_secs(1);
@@ -45,8 +47,8 @@ pub struct IntakeOptions {
 }
 
 /// The running intake.
-pub struct Intake {
-    inbox: Inbox,
+pub struct Intake<L = Store> {
+    inbox: Inbox<L>,
     desk: Desk,
     types: Vec<String>,
     amqp: Option<AmqpState>,
@@ -57,10 +59,10 @@ pub struct Intake {
     stop: CancellationToken,
 }
 
-impl Intake {
+impl<L: Ledger> Intake<L> {
     /// Starts all sources but the devices. Returns at once; a broker or database that is away is waited for.
-    pub fn start(options: IntakeOptions, store: Store, poke: Poke) -> Self {
-        let inbox = Inbox::new(store, options.limits, poke);
+    pub fn start(options: IntakeOptions, ledger: L, poke: Poke) -> Self {
+        let inbox = Inbox::new(ledger, options.limits, poke);
         let (tasks, sources, stop) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
         let (posting, posted) = mpsc::channel(POSTED_WAITING);
         tasks.spawn(gather::posted(inbox.clone(), posted, stop.clone()));
@@ -105,7 +107,7 @@ impl Intake {
 }
 
 /// Decides again what was deferred, each second.
-async fn decide_due(inbox: Inbox, stop: CancellationToken) {
+async fn decide_due<L: Ledger>(inbox: Inbox<L>, stop: CancellationToken) {
     let mut failures: u64 = 0;
     loop {
         tokio::select! {

@@ -4,15 +4,18 @@
 //! sees what the one before it wrote. What is decided is `muster_domain::alert`'s business; what it has to know is read here in a few
 //! statements, and what follows is written in a few more, however long the batch is.
 
+mod ask;
+mod catalogue;
 mod consider;
 mod due;
 mod facts;
 mod ledger;
+mod parked;
 mod policy;
+mod preview;
 mod read;
 mod resolve;
 mod storms;
-mod stubs;
 mod take;
 mod twin;
 mod write;
@@ -23,15 +26,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use muster_wire::alert::{Alert, AlertVia, Poison, Refused};
-use muster_wire::http::{
-    AlertCounts, AlertOutcome, AlertView, AnsweredAlert, CatalogueView, IndicatorView, NewIndicator, NewRule, ParkedState, ParkedView,
-    RulePreview, RuleTest, RuleView, StormCollected, StormPolicy, StormView,
-};
+use muster_wire::http::{AlertOutcome, AnsweredAlert, ParkedState, StormPolicy};
 use muster_wire::{AlertId, CollectionId, DeviceId, ParkedId, StormId};
 use time::OffsetDateTime;
-
-use crate::connect::Store;
-use crate::error::StoreError;
 
 /// Most alerts in one call of [`Store::take_alerts`].
 pub const MAX_ALERTS: usize = 1_000;

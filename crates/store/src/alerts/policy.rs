@@ -76,12 +76,6 @@ impl Policy {
         self.indicators.get(key)
     }
 
-    /// Takes the place of the rule by this name, or stands beside the others: for a rule that is tried out.
-    pub(super) fn only_rule(&mut self, rule: &NewRule) {
-        let rule = NewRule { mode: RuleMode::Active, ..rule.clone() };
-        self.rules = HashMap::from([(indicator_key(&rule.indicator), vec![rule])]);
-    }
-
     /// What is said about each case: one statement for each rule that has a condition and is about an indicator of the batch.
     pub(super) async fn choose(&self, tx: &mut Tx, cases: &[Case], storm: StormPolicy) -> Result<(Vec<Plan>, Vec<Chosen>), StoreError> {
         let mut devices: HashMap<&str, HashSet<&DeviceId>> = HashMap::new();

@@ -16,6 +16,7 @@ use super::effective::{HEARD_AT, TENANT_OF, flag};
 use super::end::{Among, end_in_scope};
 use super::terms::{Terms, terms_in};
 use super::{COLUMN_COUNT, columns, record, scope_tenant};
+use crate::alerts::catalogue_version;
 use crate::connect::Store;
 use crate::dialect::{Batch, Tx, VALUE_BYTES, Value, parcels};
 use crate::error::{MAX_CONFLICT_RETRIES, StoreError, run};
@@ -120,6 +121,7 @@ impl Store {
 /// Records decisions, each for another scope; what came of each. A scope whose decision was overtaken is [`Decided::Conflict`].
 pub(super) async fn decide_in(tx: &mut Tx, all: &[Deciding], now: OffsetDateTime) -> Result<Vec<Decided>, StoreError> {
     let mut decided: Vec<Option<Decided>> = vec![None; all.len()];
+    let catalogue = catalogue_version(tx).await?;
     for &kind in ConsentKind::ALL {
         let places: Vec<usize> = (0..all.len()).filter(|&place| all[place].kind == kind).collect();
         if places.is_empty() {
@@ -134,7 +136,7 @@ pub(super) async fn decide_in(tx: &mut Tx, all: &[Deciding], now: OffsetDateTime
         for &place in &places {
             let deciding = &all[place];
             let stands = stands.get(&deciding.scope);
-            match judge(deciding, stands, &terms, newest_material, now) {
+            match judge(deciding, stands, &terms, newest_material, catalogue, now) {
                 Ok((record, number)) => writes.push((place, record, number)),
                 Err(outcome) => {
                     if let Decided::Refused { refusal, state } = &outcome {
@@ -199,6 +201,7 @@ fn judge(
     stands: Option<&Stands>,
     terms: &[Terms],
     newest_material: Option<u32>,
+    catalogue: u32,
     now: OffsetDateTime,
 ) -> Result<(ConsentRecord, Option<u32>), Decided> {
     let Some(stands) = stands.filter(|stands| stands.known_device) else { return Err(Decided::UnknownDevice) };
@@ -246,7 +249,7 @@ fn judge(
         decision,
         basis: if deciding.what == What::Activated { Basis::DefaultOn } else { Basis::Explicit },
         terms: shown.map(|terms| terms.named.clone()),
-        catalogue_version_at_decision: None,
+        catalogue_version_at_decision: Some(catalogue),
         actor: Actor { id: bound(&deciding.actor.id), role: deciding.actor.role, auth: deciding.actor.auth.as_deref().map(bound) },
         channel: deciding.channel,
         recorded_by: bound(&deciding.recorded_by),

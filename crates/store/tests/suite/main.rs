@@ -6,6 +6,7 @@
 #[macro_use]
 mod harness;
 
+mod alerts;
 mod claims;
 mod conditions;
 mod consent;

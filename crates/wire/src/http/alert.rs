@@ -29,10 +29,8 @@ words! {
         UnknownIndicator = "unknown_indicator",
         /// Too old when it came.
         Stale = "stale",
-        /// It says that something ended; written on what it ended.
+        /// Nothing is to follow: it says that something ended, which is written on what it ended, or a rule ignores it.
         Noted = "noted",
-        /// A rule in shadow: what it would have done is written down, nothing was done.
-        Shadowed = "shadowed",
         /// Not in the registry, beside other devices of the same event that are.
         UnknownDevice = "unknown_device",
         /// The sender may not speak for this device, beside others for which it may.
