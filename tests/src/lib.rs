@@ -9,6 +9,7 @@ pub mod program;
 pub mod rabbit;
 pub mod relay;
 pub mod trace;
+pub mod valve;
 pub mod wait;
 
 use std::net::TcpListener;

@@ -7,8 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lapin::message::BasicGetMessage;
 use lapin::options::{
-    BasicAckOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions,
-    QueuePurgeOptions,
+    BasicAckOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
@@ -69,7 +68,8 @@ struct Management {
 impl Management {
     /// `http://USER:PASSWORD@HOST:PORT`.
     fn new(text: &str) -> Self {
-        let rest = text.strip_prefix("http://").unwrap_or_else(|| panic!("the management API {text:?}: write http://USER:PASSWORD@HOST:PORT"));
+        let rest =
+            text.strip_prefix("http://").unwrap_or_else(|| panic!("the management API {text:?}: write http://USER:PASSWORD@HOST:PORT"));
         let (login, host) = rest.rsplit_once('@').unwrap_or(("guest:guest", rest));
         let (user, password) = login.split_once(':').unwrap_or((login, ""));
         Self { url: format!("http://{}", host.trim_end_matches('/')), user: user.to_owned(), password: password.to_owned() }
@@ -150,7 +150,8 @@ impl Rabbit {
     /// Messages of a queue that nobody holds, or `None` while it does not exist. Counted by the queue itself: exact at that instant.
     pub async fn count(&self, queue: &str) -> Option<u32> {
         let (connection, channel) = self.channel().await;
-        let found = channel.queue_declare(queue.into(), QueueDeclareOptions { passive: true, ..<_>::default() }, FieldTable::default()).await;
+        let found =
+            channel.queue_declare(queue.into(), QueueDeclareOptions { passive: true, ..<_>::default() }, FieldTable::default()).await;
         let count = found.ok().map(|queue| queue.message_count());
         let _ = connection.close(200, "done".into()).await;
         count
@@ -318,7 +319,10 @@ fn piped(command: &mut Command, lines: &str) -> Output {
 fn summary(name: &str, output: &Output) -> serde_json::Value {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{name} ended {}:\n{out}\n{err}", output.status);
-    out.lines().last().and_then(|line| serde_json::from_str(line).ok()).unwrap_or_else(|| panic!("{name} printed no summary:\n{out}\n{err}"))
+    out.lines()
+        .last()
+        .and_then(|line| serde_json::from_str(line).ok())
+        .unwrap_or_else(|| panic!("{name} printed no summary:\n{out}\n{err}"))
 }
 
 /// A broker of our own, to be stopped or killed. Its queues survive both.
@@ -378,7 +382,7 @@ impl OwnRabbit {
         self.program.stop().await;
     }
 
-    /// `kill -9`: its clients notice when they next wait for it.
+    /// `kill -9`: its clients notice when they next wait for it. A quorum queue that was made less than a few seconds ago comes back empty.
     pub fn kill_9(&mut self) {
         self.program.kill_9();
     }

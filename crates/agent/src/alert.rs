@@ -258,7 +258,10 @@ mod tests {
         let event_of = |bytes: &Bytes| serde_json::from_slice::<serde_json::Value>(bytes).expect("JSON");
         let said = event_of(&bytes);
         assert_eq!((said["source"].as_str(), said["type"].as_str()), (Some("urn:device:press-0042"), Some(ALERT_TYPE)));
-        assert_eq!((said["subject"].as_str(), said["time"].as_str()), (Some("IOTEdgeAgentNotRunningCondition"), Some("2026-11-28T08:00:01.5Z")));
+        assert_eq!(
+            (said["subject"].as_str(), said["time"].as_str()),
+            (Some("IOTEdgeAgentNotRunningCondition"), Some("2026-11-28T08:00:01.5Z"))
+        );
         let essentials = &said["data"]["data"]["essentials"];
         assert_eq!((essentials["severity"].as_str(), essentials["monitorCondition"].as_str()), (Some("Sev2"), Some("Fired")));
         assert_eq!(essentials["originAlertId"].as_str(), Some(id.to_string().as_str()));
@@ -268,7 +271,10 @@ mod tests {
         let said = event_of(&bytes);
         assert_ne!(other, id, "another event");
         let essentials = &said["data"]["data"]["essentials"];
-        assert_eq!((essentials["monitorCondition"].as_str(), essentials["resolvedDateTime"].as_str()), (Some("Resolved"), said["time"].as_str()));
+        assert_eq!(
+            (essentials["monitorCondition"].as_str(), essentials["resolvedDateTime"].as_str()),
+            (Some("Resolved"), said["time"].as_str())
+        );
         assert_eq!(essentials["originAlertId"].as_str(), Some(id.to_string().as_str()));
     }
 
@@ -285,7 +291,8 @@ mod tests {
 
     #[test]
     fn who_raises_what_follows_from_the_seed() {
-        let raising = |rules: &[&str]| Raising { rules: rules.iter().map(|rule| rule.parse().expect("a rule")).collect(), ..Raising::default() };
+        let raising =
+            |rules: &[&str]| Raising { rules: rules.iter().map(|rule| rule.parse().expect("a rule")).collect(), ..Raising::default() };
         let some = raising(&["A=10%", "B=1,200", "C=100%"]);
         let all = some.assign(200, 5).expect("assigned");
         let of = |name| all.iter().filter(|(_, indicator)| *indicator == name).count();
