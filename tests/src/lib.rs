@@ -4,6 +4,7 @@ pub mod api;
 pub mod azurite;
 pub mod broker;
 pub mod controllers;
+pub mod events;
 pub mod postgres;
 pub mod program;
 pub mod rabbit;

@@ -11,6 +11,7 @@ use muster_agent::fleet::{Fleet, FleetOptions};
 use muster_agent::{Raised, Stats};
 use muster_tests::api::Api;
 use muster_tests::broker::{Mosquitto, Tuning};
+use muster_tests::events::{INDICATORS, STRUCTURED, event, poison, recently, schema};
 use muster_tests::postgres::Database;
 use muster_tests::program::built;
 use muster_tests::rabbit::{Rabbit, Stored};
@@ -28,8 +29,6 @@ use crate::stack::{Controller, Landing};
 
 const QUEUE: &str = "muster.alerts";
 const DEAD: &str = "muster.alerts.dead";
-const INDICATORS: [&str; 3] = ["AcsUnhealthyCondition", "IOTEdgeAgentNotRunningCondition", "UpdateInstallFailedEvent"];
-const STRUCTURED: &str = "application/cloudevents+json; charset=utf-8";
 /// More than any of these tests raises: what is collected is not cut short by a budget or a storm.
 const NO_BOUNDS: [(&str, &str); 3] =
     [("intake.per_day", "100000"), ("intake.per_tenant_per_day", "100000"), ("intake.storm_devices", "10000")];
@@ -136,41 +135,6 @@ impl Whole {
 
 fn everybody() -> ConsentShares {
     ConsentShares { enabled: 1.0, ..ConsentShares::default() }
-}
-
-fn recently() -> String {
-    (OffsetDateTime::now_utc() - Duration::from_secs(60)).replace_nanosecond(0).expect("0").format(&Rfc3339).expect("a time")
-}
-
-/// The common alert schema.
-fn schema(device: &str, indicator: &str, fired: &str) -> Value {
-    json!({
-        "schemaId": "azureMonitorCommonAlertSchema",
-        "data": {
-            "essentials": {
-                "alertId": format!("/subscriptions/1c7e2a54/providers/Microsoft.AlertsManagement/alerts/{device}-{indicator}"),
-                "severity": "Sev2",
-                "monitorCondition": "Fired",
-                "alertTargetIDs": [format!("/subscriptions/1c7e2a54/resourcegroups/rg/providers/microsoft.databoxedge/databoxedgedevices/{}/", device.to_uppercase())],
-                "originAlertId": format!("origin-{device}"),
-                "firedDateTime": fired,
-                "description": "Something happened.",
-            },
-            "alertContext": { "properties": { "alertType": indicator, "severity": "Warning" } },
-        },
-    })
-}
-
-fn event(id: &str, device: &str, indicator: &str, fired: &str) -> Value {
-    json!({
-        "specversion": "1.0",
-        "id": id,
-        "source": format!("urn:device:{device}"),
-        "type": "com.microsoft.edge.alert.v1",
-        "subject": indicator,
-        "time": fired,
-        "data": schema(device, indicator, fired),
-    })
 }
 
 fn structured() -> BasicProperties {
@@ -309,15 +273,14 @@ async fn an_event_is_the_same_in_every_shape() {
 async fn repetitions_and_poison_in_a_stream() {
     const DEVICES: usize = 60;
     let rabbit = Rabbit::from_env().await;
-    let port = rabbit.url.split('@').nth(1).and_then(|rest| rest.split('/').next()?.split(':').nth(1)?.parse().ok());
-    let valve = Valve::start(port.unwrap_or(5672)).await;
+    let valve = Valve::start(rabbit.port()).await;
     let through = valve.url(&rabbit.url);
     let whole = Whole::start_at(DEVICES, everybody(), rabbit, &through, &[]).await;
     let list = whole.controller.directory.join("devices");
     let names: Vec<String> = whole.fleet.devices().iter().map(|(id, _)| id.to_string()).collect();
     std::fs::write(&list, names.join("\n")).expect("a private directory can be written");
     let list = list.display().to_string();
-    let poison = poison();
+    let poison = poison(whole.fleet.devices()[0].0.as_str());
     let lines: String = poison.iter().map(|(line, _)| line.to_string() + "\n").collect();
     let (sent, _) = tokio::task::block_in_place(|| {
         std::thread::scope(|scope| {
@@ -360,42 +323,12 @@ async fn repetitions_and_poison_in_a_stream() {
     whole.end().await;
 }
 
-/// Messages that are no alerts, and why not.
-fn poison() -> Vec<(Value, &'static str)> {
-    let fired = recently();
-    let good = || event("p", "sim-0001", INDICATORS[0], &fired);
-    let with = |change: &dyn Fn(&mut Value)| {
-        let mut event = good();
-        change(&mut event);
-        json!({"body": event.to_string(), "content_type": STRUCTURED})
-    };
-    let deep = format!("{}1{}", "[".repeat(70), "]".repeat(70));
-    let future = (OffsetDateTime::now_utc() + Duration::from_secs(3600)).format(&Rfc3339).expect("a time");
-    vec![
-        (json!({"body": "this is not JSON", "content_type": STRUCTURED}), "not_json"),
-        (json!({"body_base64": "/////w==", "content_type": STRUCTURED}), "not_json"),
-        (json!({"body": deep, "content_type": STRUCTURED}), "too_deep"),
-        (json!({"body": r#"{"specversion":"1.0","specversion":"1.0"}"#, "content_type": STRUCTURED}), "duplicate_key"),
-        (json!({"body": "[]", "content_type": "application/cloudevents-batch+json"}), "unsupported_format"),
-        (with(&|event| event["specversion"] = json!("0.3")), "unsupported_specversion"),
-        (with(&|event| event["type"] = json!("com.microsoft.edge.alert.v2")), "unsupported_type"),
-        (with(&|event| event["datacontenttype"] = json!("text/plain")), "unsupported_content"),
-        (with(&|event| event["data"]["schemaId"] = json!("another")), "unsupported_schema"),
-        (with(&|event| event["id"] = json!("")), "malformed"),
-        (with(&|event| event["data"]["data"]["essentials"]["monitorCondition"] = json!("Burning")), "unknown_condition"),
-        (with(&|event| event["data"]["data"]["essentials"]["firedDateTime"] = json!(future)), "future_time"),
-        (with(&|event| *event = self::event("u", "nobody-knows-it", INDICATORS[0], &fired)), "unknown_device"),
-        (json!({"body": "x".repeat(MAX_ALERT_BYTES + 1024), "content_type": STRUCTURED}), "too_large"),
-    ]
-}
-
 /// A3: what was written down and not yet acknowledged comes again, and is one decision.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_controller_killed_between_commit_and_acknowledgement() {
     const EACH: usize = 20;
     let rabbit = Rabbit::from_env().await;
-    let port = rabbit.url.split('@').nth(1).and_then(|rest| rest.split('/').next()?.split(':').nth(1)?.parse().ok());
-    let valve = Valve::start(port.unwrap_or(5672)).await;
+    let valve = Valve::start(rabbit.port()).await;
     let through = valve.url(&rabbit.url);
     let mut whole = Whole::start_at(KILLS * EACH, everybody(), rabbit, &through, &[]).await;
     let devices = whole.who(ProactiveConsent::Enabled);
