@@ -76,8 +76,18 @@ impl Controllers {
 
     /// `kill -9` of one, and a new start on the same ports and files.
     pub fn kill_and_restart(&mut self, number: usize) {
+        self.kill(number);
+        self.start_again(number);
+    }
+
+    /// `kill -9` of one.
+    pub fn kill(&mut self, number: usize) {
+        self.all[number].program.kill_9();
+    }
+
+    /// A new start of one that was killed, on the same ports and files.
+    pub fn start_again(&mut self, number: usize) {
         let controller = &mut self.all[number];
-        controller.program.kill_9();
         controller.program = launch(&controller.name, &controller.directory, &controller.settings);
     }
 

@@ -4,11 +4,13 @@ pub mod api;
 pub mod azurite;
 pub mod broker;
 pub mod controllers;
+pub mod events;
 pub mod postgres;
 pub mod program;
 pub mod rabbit;
 pub mod relay;
 pub mod trace;
+pub mod valve;
 pub mod wait;
 
 use std::net::TcpListener;

@@ -129,6 +129,12 @@ impl Rabbit {
         Self { url: format!("amqp://{server}/{vhost}"), vhost, management, ours: true }
     }
 
+    /// Where it listens.
+    pub fn port(&self) -> u16 {
+        let host = self.url.rsplit_once('@').and_then(|(_, rest)| rest.split('/').next()).unwrap_or_default();
+        host.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or(5672)
+    }
+
     /// A connection of ours.
     ///
     /// # Errors
@@ -382,7 +388,7 @@ impl OwnRabbit {
         self.program.stop().await;
     }
 
-    /// `kill -9`: its clients notice when they next wait for it.
+    /// `kill -9`: its clients notice when they next wait for it. A quorum queue that was made less than a few seconds ago comes back empty.
     pub fn kill_9(&mut self) {
         self.program.kill_9();
     }

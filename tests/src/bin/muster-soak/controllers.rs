@@ -26,7 +26,8 @@ pub(crate) async fn run(plan: &Plan, directory: &Path) -> Result<Findings> {
     let database = Database::create().await;
     let settings = [("dispatch.look_first", "5s"), ("telemetry.log", "warn")];
     let mut controllers = Controllers::start(3, directory, &broker.url(), &database.url, &settings).await;
-    let group = Group { name: "soak", devices: plan.devices, bundle_kb: plan.bundle_kb, faults: &["slow=100%"], slow_ms: 800 };
+    let group =
+        Group { name: "soak", devices: plan.devices, bundle_kb: plan.bundle_kb, faults: &["slow=100%"], consent: false, slow_ms: 800 };
     let mut edges = Edges::start(directory, broker.port, plan.devices, plan.edges).await;
     let fleets = Fleets::start(directory, &mut edges, &group).await;
     fleet::until(controllers.api(0), "online", plan.devices, Duration::from_secs(300)).await;

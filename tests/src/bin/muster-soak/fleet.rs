@@ -32,6 +32,8 @@ pub(crate) struct Group<'a> {
     pub(crate) devices: usize,
     pub(crate) bundle_kb: usize,
     pub(crate) faults: &'a [&'a str],
+    /// Their owners agreed to proactive collection.
+    pub(crate) consent: bool,
     /// How late the slow ones are, in milliseconds.
     pub(crate) slow_ms: u64,
 }
@@ -56,6 +58,9 @@ impl Fleets {
             command.args(["fleet", "--mqtt", &format!("mqtt://127.0.0.1:{port}"), "--name", &name, "--devices", &devices.to_string()]);
             command.args(["--bundle-kb", &group.bundle_kb.to_string(), "--log-lines", "20", "--uploads", "64"]);
             command.args(["--slow-delay", &format!("{}ms", group.slow_ms)]).arg("--trace-file").arg(&trace);
+            if group.consent {
+                command.args(["--consent", "enabled=100%"]);
+            }
             for fault in group.faults {
                 command.args(["--fault", fault]);
             }

@@ -31,7 +31,7 @@ pub(crate) async fn run(plan: &Plan, directory: &Path) -> Result<Findings> {
     let controllers = Controllers::start(2, directory, &broker.url(), &database.url, &settings).await;
     let api = controllers.api(0);
     let faults = ["liar=2%", "deaf=2%", "truncated_zip=2.25%"];
-    let group = |name, devices, faults| Group { name, devices, bundle_kb: plan.bundle_kb, faults, slow_ms: 0 };
+    let group = |name, devices, faults| Group { name, devices, bundle_kb: plan.bundle_kb, faults, consent: false, slow_ms: 0 };
     let away = plan.devices / 5;
     let here = Fleets::start(directory, &mut edges, &group("here", plan.devices - away, &faults)).await;
     let mut gone = Fleets::start(directory, &mut edges, &group("away", away, &[])).await;

@@ -26,9 +26,9 @@ pub(crate) async fn run(plan: &Plan, directory: &Path) -> Result<Findings> {
     let database = Database::create().await;
     let controllers = Controllers::start(1, directory, &broker.url(), &database.url, &[("telemetry.log", "warn")]).await;
     let api = controllers.api(0);
-    let many = Group { name: "many", devices: plan.devices, bundle_kb: plan.bundle_kb, faults: &[], slow_ms: 0 };
+    let many = Group { name: "many", devices: plan.devices, bundle_kb: plan.bundle_kb, faults: &[], consent: false, slow_ms: 0 };
     let many = Fleets::start(directory, &mut edges, &many).await;
-    let single = Group { name: "single", devices: SINGLES, bundle_kb: plan.bundle_kb, faults: &[], slow_ms: 0 };
+    let single = Group { name: "single", devices: SINGLES, bundle_kb: plan.bundle_kb, faults: &[], consent: false, slow_ms: 0 };
     let single = Fleets::start(directory, &mut edges, &single).await;
     fleet::until(api, "online", plan.devices + SINGLES, Duration::from_secs(600)).await;
 

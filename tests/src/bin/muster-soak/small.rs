@@ -37,7 +37,7 @@ pub(crate) async fn run(plan: &Plan, directory: &Path) -> Result<Findings> {
     let database = Database::create().await;
     let controllers = Controllers::start(1, directory, &broker.url(), &database.url, &[("telemetry.log", "warn")]).await;
     let api = controllers.api(0);
-    let group = |name, devices| Group { name, devices, bundle_kb: plan.bundle_kb, faults: &[], slow_ms: 0 };
+    let group = |name, devices| Group { name, devices, bundle_kb: plan.bundle_kb, faults: &[], consent: false, slow_ms: 0 };
     let many = Fleets::start(directory, &mut edges, &group("many", plan.devices)).await;
     let single = Fleets::start(directory, &mut edges, &group("single", SINGLES)).await;
     fleet::until(api, "online", plan.devices + SINGLES, Duration::from_secs(600)).await;
