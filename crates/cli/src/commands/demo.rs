@@ -1,8 +1,10 @@
 //! `muster demo`: everything in one process, honestly reported.
 //!
 //! A controller with all its embedded parts, a fleet of simulated devices of which a fixed few misbehave, and a client that asks all of them
-//! for a support bundle over the HTTP API, as any client would. At the end each device is held against what its fault must lead to.
+//! for a support bundle over the HTTP API, as any client would. Then devices raise alerts of their own, with and without the consent of their
+//! owners. At the end each device is held against what its fault must lead to, and each alert against what its owner said.
 
+mod alerts;
 mod report;
 
 use std::collections::BTreeMap;
@@ -59,8 +61,8 @@ const FIGURES: FaultFigures =
 
 /// Try everything: a controller, a simulated fleet, and a collection from all of it, in one process
 ///
-/// Some devices misbehave on purpose. The table at the end says for each of them whether the controller found the right reason. Nothing is
-/// installed, no fixed port is taken, and nothing is written outside a temporary directory or --data.
+/// Some devices misbehave on purpose. The table at the end says for each of them whether the controller found the right reason. Then devices
+/// raise alerts, with and without the consent of their owners, and a second table says what was collected and what was not. Nothing is installed, no fixed port is taken, and nothing is written outside a temporary directory or --data.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(crate) struct DemoArgs {
@@ -170,7 +172,8 @@ async fn show(args: &DemoArgs, place: &Place, controller: &Controller, fleet: &F
         let detail: TaskDetail = client.get("read a task", &["tasks", &ended.task.id.to_string()], &[]).await?;
         ended.earlier = detail.attempts.iter().filter_map(|attempt| attempt.reason).collect();
     }
-    let report = Report::new(&view, ended, faults.len() as u64, took, peak_memory_bytes());
+    let shown = alerts::show(&client, fleet).await?;
+    let report = Report::new(&view, ended, faults.len() as u64, took, peak_memory_bytes(), shown);
     let next = Next { place, client: &client, controller, stays: !args.exit };
     report.print(out, |report, out| next.text(report, out))?;
     out.flush()?;
@@ -330,6 +333,9 @@ impl Next<'_> {
         }
         if let Some(good) = report.one_good() {
             text.push_str(&format!("  {0} logs {1} --tail 20\n  {0} bundles files {2}\n", program(), good.device, good.id));
+        }
+        if let Some(alert) = report.one_alert() {
+            text.push_str(&format!("  {} alerts show {alert}\n", program()));
         }
         text.push_str(&format!("Devices of your own connect to {}\n\nThe demo stays up; Ctrl-C ends it.\n", self.controller.mqtt_url()));
         text

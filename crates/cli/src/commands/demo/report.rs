@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use muster_agent::Fault;
 use muster_wire::http::{CollectionView, TaskView, Verdict};
-use muster_wire::{CollectionId, Reason};
+use muster_wire::{AlertId, CollectionId, Reason};
 use serde::Serialize;
 
+use super::alerts::{self, Shown};
 use crate::failure::Failure;
 use crate::present::units::{bytes, count, counted, duration};
 use crate::present::{Column, Form, Out, Paint, table, task_word};
@@ -77,6 +78,7 @@ pub(super) struct Report {
     bundle_bytes: u64,
     took: Duration,
     peak_memory_bytes: Option<u64>,
+    alerts: Vec<Shown>,
 }
 
 /// One device, for programs.
@@ -94,16 +96,27 @@ struct Line<'a> {
 }
 
 impl Report {
-    pub(super) fn new(view: &CollectionView, mut ended: Vec<Ended>, devices: u64, took: Duration, peak_memory_bytes: Option<u64>) -> Self {
+    pub(super) fn new(
+        view: &CollectionView,
+        mut ended: Vec<Ended>,
+        devices: u64,
+        took: Duration,
+        peak_memory_bytes: Option<u64>,
+        alerts: Vec<Shown>,
+    ) -> Self {
         ended.sort_by(|a, b| (a.fault, &a.task.device).cmp(&(b.fault, &b.task.device)));
         let partial =
             ended.iter().filter(|ended| ended.task.bundle.as_ref().is_some_and(|bundle| bundle.verdict == Verdict::Partial)).count() as u64;
         let (verified, bundle_bytes) = (view.counters.verified, view.bundle_bytes);
-        Self { collection: view.id, devices, ended, verified, partial, bundle_bytes, took, peak_memory_bytes }
+        Self { collection: view.id, devices, ended, verified, partial, bundle_bytes, took, peak_memory_bytes, alerts }
     }
 
-    /// Every device was asked, and each ended as its fault demands.
+    /// Every device was asked, each ended as its fault demands, and each alert as its owner wants.
     pub(super) fn as_expected(&self) -> bool {
+        self.devices_as_expected() && self.alerts.iter().all(Shown::as_expected)
+    }
+
+    fn devices_as_expected(&self) -> bool {
         self.ended.len() as u64 == self.devices && self.ended.iter().all(Ended::as_expected)
     }
 
@@ -114,6 +127,11 @@ impl Report {
     /// A task that went well, to look at.
     pub(super) fn one_good(&self) -> Option<&TaskView> {
         self.ended.iter().find(|ended| ended.fault.is_none() && ended.task.bundle.is_some()).map(|ended| &ended.task)
+    }
+
+    /// An alert that led to logs, to look at.
+    pub(super) fn one_alert(&self) -> Option<AlertId> {
+        alerts::one_good(&self.alerts)
     }
 
     /// For people unless a form for programs was asked for: a demo is watched, in a pipe too.
@@ -153,6 +171,7 @@ impl Report {
             "seconds": self.took.as_secs_f64(),
             "peak_memory_bytes": self.peak_memory_bytes,
             "as_expected": self.as_expected(),
+            "alerts": self.alerts,
             "tasks": self.ended.iter().map(Self::line).collect::<Vec<_>>(),
         })
     }
@@ -179,6 +198,7 @@ impl Report {
         text.push_str(&format!("\n{}\n", out.bold("All devices, by how they ended")));
         text.push_str(&self.by_reason(out));
         text.push_str(&format!("\n{}\n", self.sentence(out)));
+        text.push_str(&alerts::text(&self.alerts, out));
         text
     }
 
@@ -230,7 +250,7 @@ impl Report {
         );
         let wrong = self.ended.iter().filter(|ended| !ended.as_expected()).count() as u64;
         let unasked = self.devices.saturating_sub(self.ended.len() as u64);
-        let judgement = if self.as_expected() {
+        let judgement = if self.devices_as_expected() {
             out.paint("Every device ended as it should.", Paint::Good)
         } else if unasked > 0 {
             out.paint(&format!("{} never asked.", counted(unasked, "device")), Paint::Bad)
@@ -307,7 +327,7 @@ mod tests {
             reasons: BTreeMap::new(),
             bundle_bytes: verified * 12_345,
         };
-        Report::new(&view, ended, devices, Duration::from_secs(19), Some(150_000_000))
+        Report::new(&view, ended, devices, Duration::from_secs(19), Some(150_000_000), Vec::new())
     }
 
     fn good() -> Vec<(Option<Fault>, TaskState, Reason)> {
