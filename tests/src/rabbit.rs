@@ -364,7 +364,8 @@ impl OwnRabbit {
             (managed, connected)
         };
         let ready = |seen: &(Result<u16, String>, Result<(), String>)| seen.0 == Ok(200) && seen.1.is_ok();
-        wait::until(&format!("RabbitMQ to answer (its log is {}/rabbitmq.log)", self.directory.display()), NODE_STARTS, look, ready).await;
+        let what = format!("RabbitMQ to answer (its log is {}/rabbitmq.log)", self.directory.display());
+        let _ = wait::until(&what, NODE_STARTS, look, ready).await;
     }
 
     /// Its one virtual host, as the tests talk to it.

@@ -250,7 +250,7 @@ async fn an_event_is_the_same_in_every_shape() {
         let alert = whole.alert_of(&device.parse().expect("an id")).await;
         assert_eq!((alert.shape, alert.outcome), (shape, AlertOutcome::Collected), "{alert:?}");
         assert_eq!((alert.indicator.as_str(), alert.fired_at.unix_timestamp()), (INDICATORS[1], seconds), "{alert:?}");
-        assert_eq!(alert.time_inferred, false);
+        assert!(!alert.time_inferred);
     }
 
     // One message with both separators is neither; a value that is no data is never taken for JSON that it is not.
