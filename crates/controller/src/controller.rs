@@ -427,8 +427,8 @@ fn mqtt_options(settings: &Settings, broker: Option<&Broker>, client_id: &str) -
 
 /// What a device raised, as the intake takes it.
 fn from_device(alert: DeviceAlert) -> FromDevice {
-    let (device, content_type, properties, payload, committed) = alert.into_parts();
-    FromDevice { device, content_type, properties, payload, committed: Box::new(committed) }
+    let DeviceAlert { device, content_type, properties, payload, ack } = alert;
+    FromDevice { device, content_type, properties, payload, committed: Box::new(move || ack.done()) }
 }
 
 fn dispatch_options(settings: &Settings, mqtt: MqttOptions, owner: &str) -> DispatchOptions {

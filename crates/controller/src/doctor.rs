@@ -274,9 +274,10 @@ mod tests {
             ("database.url", &database),
             ("mqtt.url", &broker),
             ("landing.path", "/proc/nowhere"),
+            ("amqp.url", &format!("amqp://guest:guest@{unused}/%2f")),
         ]))
         .await;
-        for name in ["database", "broker", "landing"] {
+        for name in ["database", "broker", "landing", "amqp"] {
             let check = checks.iter().find(|check| check.name == name).expect("looked at");
             assert!(!check.ok && check.next_step.is_some(), "{check:?}");
         }

@@ -16,18 +16,6 @@ pub struct DeviceAlert {
     pub properties: Vec<(String, String)>,
     /// The event.
     pub payload: Bytes,
-    pub(crate) ack: Ack,
-}
-
-impl DeviceAlert {
-    /// Its effect is committed; the broker may forget it. Dropped without this, it comes again with the next connection.
-    pub fn committed(self) {
-        self.ack.done();
-    }
-
-    /// The same, for when it has been taken apart.
-    pub fn into_parts(self) -> (DeviceId, Option<String>, Vec<(String, String)>, Bytes, impl FnOnce() + Send + 'static) {
-        let Self { device, content_type, properties, payload, ack } = self;
-        (device, content_type, properties, payload, move || ack.done())
-    }
+    /// Done once its effect is committed; dropped without that, it comes again with the next connection.
+    pub ack: Ack,
 }

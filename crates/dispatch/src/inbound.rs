@@ -85,7 +85,7 @@ impl Inbound {
     async fn alert(&self, alert: DeviceAlert) {
         self.received.alerts.fetch_add(1, Ordering::Relaxed);
         let Some(alerts) = &self.alerts else {
-            alert.committed();
+            alert.ack.done();
             return;
         };
         if let Err(SendTimeoutError::Timeout(alert)) = alerts.send_timeout(alert, ALERT_PATIENCE).await {

@@ -53,7 +53,7 @@ mod work;
 pub use alert::DeviceAlert;
 pub use options::{DispatchOptions, MqttOptions};
 pub use request::payload as request_payload;
-pub use session::{MAX_PACKET_BYTES, RECEIVE_MAXIMUM, SessionError};
+pub use session::{Ack, MAX_PACKET_BYTES, RECEIVE_MAXIMUM, SessionError};
 pub use status::{DispatchStatus, LoopReports};
 
 use std::sync::Arc;

@@ -76,7 +76,7 @@ pub(crate) struct Delivery {
 
 /// To be given back once the message's effect is committed. Dropping it leaves the message with the broker.
 #[derive(Debug)]
-pub(crate) struct Ack {
+pub struct Ack {
     pkid: u16,
     epoch: u64,
     queue: mpsc::Sender<Ack>,
@@ -90,7 +90,7 @@ impl Ack {
     }
 
     /// The effect is committed; the broker may forget the message.
-    pub(crate) fn done(self) {
+    pub fn done(self) {
         if self.pkid != 0 {
             let queue = self.queue.clone();
             // It has room for all the broker may leave unacknowledged. A closed queue means shutdown: the broker keeps the message, which

@@ -16,7 +16,15 @@ use crate::present::{Column, Listed, spoken, task_detail};
 pub(crate) struct Followed {
     collection: Option<CollectionView>,
     task: Option<TaskDetail>,
-    bundle: Option<BundleView>,
+    bundle: Option<Sealed>,
+}
+
+/// What a manifest says of its bundle.
+struct Sealed {
+    verdict: Verdict,
+    objects: u64,
+    bytes: u64,
+    at: OffsetDateTime,
 }
 
 impl Followed {
@@ -31,9 +39,15 @@ impl Followed {
         let name = task.id.to_string();
         let detail: Option<TaskDetail> = there(client.get("show its task", &["tasks", &name], &[]).await)?;
         let bundle = match task.bundle {
-            Some(_) => there(client.get("show its bundle", &["bundles", &name], &[]).await)?,
+            Some(_) => there::<BundleManifest>(client.get("show its bundle", &["bundles", &name], &[]).await)?,
             None => None,
         };
+        let bundle = bundle.map(|manifest| Sealed {
+            verdict: manifest.verdict,
+            objects: manifest.objects.len() as u64,
+            bytes: manifest.objects.iter().map(|object| object.size_bytes).sum(),
+            at: manifest.sealed_at,
+        });
         Ok(Self { collection, task: detail, bundle })
     }
 }
@@ -92,8 +106,8 @@ pub(crate) fn line_of_time(alert: &AlertView, followed: &Followed) -> Vec<Moment
         add(task.uploaded_at, "uploaded", String::new());
         if let Some(bundle) = &followed.bundle {
             let detail =
-                format!("{}, {}, {}", bundle.verdict.as_str(), counted(u64::from(bundle.objects), "object"), bytes(bundle.size_bytes));
-            add(Some(bundle.sealed_at), "bundle", detail);
+                format!("{}, {}, {}", bundle.verdict.as_str(), counted(bundle.objects, "object"), bytes(bundle.bytes));
+            add(Some(bundle.at), "bundle", detail);
         }
         let said = [task.reason.map(|reason| reason.to_string()), Some(task_detail(task)).filter(|said| !said.is_empty())];
         add(task.finished_at, task.state.as_str(), said.into_iter().flatten().collect::<Vec<_>>().join(", "));
@@ -110,7 +124,7 @@ pub(crate) fn line_of_time(alert: &AlertView, followed: &Followed) -> Vec<Moment
 
 #[cfg(test)]
 mod tests {
-    use muster_wire::http::{AttemptView, TaskBundle, Verdict};
+    use muster_wire::http::{AttemptView, TaskBundle};
     use muster_wire::{Reason, TaskState};
     use time::macros::datetime;
 
@@ -119,18 +133,7 @@ mod tests {
 
     fn followed() -> Followed {
         let task = crate::commands::collections::tests::task();
-        let sealed = datetime!(2026-11-21 11:59:29 UTC);
-        let bundle = BundleView {
-            task: task.id,
-            collection: task.collection,
-            device: task.device.clone(),
-            verdict: Verdict::Partial,
-            size_bytes: 123_456,
-            objects: 1,
-            manifest_sha256: "ab".repeat(32),
-            sealed_at: sealed,
-            location: "landing".to_owned(),
-        };
+        let bundle = Sealed { verdict: Verdict::Partial, objects: 1, bytes: 123_456, at: datetime!(2026-11-21 11:59:29 UTC) };
         let attempt = AttemptView {
             id: task.id.attempt(1),
             state: TaskState::Failed,

@@ -169,6 +169,9 @@ fn unsafe_pairs_are_refused_with_the_next_step() {
     assert!(refused(None, &[], &[("mqtt.url", "tcp://h:1")]).contains("mqtts://host:port"));
     assert!(refused(None, &[], &[("mqtt.url", "mqtt://u:p@h:1")]).contains("must not hold a user name"));
     assert!(refused(None, &[], &[("mqtt.prefix", "a/b/c")]).contains("mqtt.prefix"));
+    let text = refused(None, &[], &[("amqp.url", "http://u:pa55word@h")]);
+    assert!(text.contains("amqp://user:password@host") && !text.contains("pa55word"), "{text}");
+    assert!(refused(None, &[], &[("amqp.url", "amqp://h/v"), ("amqp.ca_file", "/x.pem")]).contains("use amqps://"));
     assert!(refused(None, &[], &[("telemetry.log", "loud=very=loud")]).contains("telemetry.log"));
 }
 
@@ -195,6 +198,27 @@ fn every_bound_holds_at_its_edge() {
         ("retention.attempts", "0", "1s"),
         ("server.stop_timeout", "10m", "601s"),
         ("mqtt.embedded_connections", "1", "0"),
+        ("amqp.prefetch", "10000", "10001"),
+        ("amqp.prefetch", "1", "0"),
+        ("amqp.delivery_limit", "10000", "10001"),
+        ("amqp.delivery_limit", "1", "0"),
+        ("amqp.queue", &"q".repeat(255), &"q".repeat(256)),
+        ("amqp.dead_letter_exchange", "x", "amq.x"),
+        ("amqp.dead_letter_queue", "x", "muster.alerts"),
+        ("amqp.bare", "azure-monitor", "azure monitor"),
+        ("amqp.url", "amqps://h/v", "http://h/v"),
+        ("intake.types", "a,b", ","),
+        ("intake.types", &"a,".repeat(100), &"a,".repeat(101)),
+        ("intake.bare", &"x".repeat(1024), &"x".repeat(1025)),
+        ("intake.max_age", "1m", "59s"),
+        ("intake.max_age", "31d", "32d"),
+        ("intake.expires_after", "90d", "91d"),
+        ("intake.per_day", "1000000", "1000001"),
+        ("intake.per_tenant_per_day", "0", "1000001"),
+        ("intake.storm_devices", "2", "1"),
+        ("intake.storm_within", "1s", "999ms"),
+        ("intake.storm_per_stratum", "1", "0"),
+        ("intake.storm_at_most", "1", "0"),
     ] {
         assert!(load(None, &[], &[(key, good)]).is_ok(), "{key} = {good}");
         let text = refused(None, &[], &[(key, bad)]);
@@ -210,6 +234,8 @@ fn risky_pairs_are_warned_about() {
     assert_eq!(warned(&[("server.public_url", "http://[::1]:7300")]), "");
     assert_eq!(warned(&[("server.public_url", "https://muster.example.com")]), "");
     assert!(warned(&[("server.listen", "0.0.0.0:1"), ("auth.tokens", "ops=0123456789abcdef")]).contains("Set server.public_url"));
+    assert!(warned(&[("amqp.url", "amqp://u:p@rabbit/v")]).contains("Use amqps"));
+    assert_eq!(warned(&[("amqp.url", "amqp://guest:guest@127.0.0.1:5672/%2f")]), "");
     assert!(warned(&[("mqtt.url", "mqtt://broker:1883"), ("mqtt.password", "x")]).contains("Use mqtts"));
     assert!(warned(&[("dispatch.max_bundle_bytes", "1000")]).contains("read whole"));
 }

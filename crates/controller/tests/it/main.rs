@@ -1,6 +1,7 @@
 //! The controller as its callers and devices meet it: a real server on a free port, a real broker, a real directory, SQLite and Postgres.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod alert_intake;
 mod alerts;
 mod auth;
 mod bundles;

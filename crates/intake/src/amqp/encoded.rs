@@ -120,7 +120,7 @@ fn item<'a>(bytes: &mut &'a [u8]) -> Result<Item<'a>, Unreadable> {
         0x80 => unsigned(u64::from_be_bytes(number(bytes)?)),
         0x81 => integer(i64::from_be_bytes(number(bytes)?)),
         0x83 => instant(i64::from_be_bytes(number(bytes)?)),
-        0x72 | 0x73 | 0x74 => skip(bytes, 4, "a number with a fraction, or a character")?,
+        0x72..=0x74 => skip(bytes, 4, "a number with a fraction, or a character")?,
         0x82 | 0x84 => skip(bytes, 8, "a number with a fraction")?,
         0x94 | 0x98 => skip(bytes, 16, "a UUID, or a number with a fraction")?,
         0xa0 | 0xb0 => {
