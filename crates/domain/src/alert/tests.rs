@@ -201,7 +201,9 @@ fn definitions_are_checked_in_every_member() {
     assert_eq!(faults(&|_| ()), "");
     let request = |value| serde_json::from_value::<CollectionRequest>(value).expect("a request");
     assert!(faults(&|new| new.collect = request(json!({ "kind": "ping" }))).starts_with("collect.kind is ping, which brings no logs"));
-    assert!(faults(&|new| new.collect = request(json!({ "kind": "bundle", "since": "1h" }))).starts_with("collect.since cannot stand here"));
+    assert!(
+        faults(&|new| new.collect = request(json!({ "kind": "bundle", "since": "1h" }))).starts_with("collect.since cannot stand here")
+    );
     let item = |filter| json!({ "kind": "logs", "items": [{ "id": "all", "filter": filter }] });
     assert!(faults(&|new| new.collect = request(item(json!({ "since": "1h" })))).starts_with("collect.items[0].filter.since cannot"));
     assert!(faults(&|new| new.collect = request(item(json!({ "until": "1h" })))).starts_with("collect.items[0].filter.until cannot"));

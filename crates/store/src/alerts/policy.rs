@@ -34,6 +34,14 @@ pub(super) struct Chosen {
     pub(super) shadow: Vec<PlanPlace>,
 }
 
+/// A rule that is asked about the devices of a batch.
+struct Asked<'a> {
+    rule: &'a NewRule,
+    plan: PlanPlace,
+    /// Whom it fits; `None`: everybody.
+    fits: Option<HashSet<DeviceId>>,
+}
+
 /// Takes the gate: until this transaction ends, nobody else decides about alerts or changes what they are decided by. The version of the
 /// catalogue.
 pub(super) async fn take_gate(tx: &mut Tx) -> Result<u32, StoreError> {
@@ -84,8 +92,7 @@ impl Policy {
         }
         let mut plans = Vec::new();
         let mut of_catalogue: HashMap<&str, PlanPlace> = HashMap::new();
-        // By indicator: the rules, where their plans are, and whom they fit; `None`: everybody.
-        let mut of_rules: HashMap<&str, Vec<(&NewRule, PlanPlace, Option<HashSet<DeviceId>>)>> = HashMap::new();
+        let mut of_rules: HashMap<&str, Vec<Asked<'_>>> = HashMap::new();
         for (key, among) in devices {
             let Some(indicator) = self.indicators.get(key).filter(|indicator| indicator.enabled) else { continue };
             of_catalogue.insert(key, plans.len());
@@ -101,19 +108,18 @@ impl Policy {
                         Some(matching_among_in(tx, &condition, &among).await?.into_iter().collect())
                     }
                 };
-                of_rules.entry(key).or_default().push((rule, plans.len(), fits));
+                of_rules.entry(key).or_default().push(Asked { rule, plan: plans.len(), fits });
                 plans.push(plan(indicator, Some(rule), storm)?);
             }
         }
         let chosen = cases.iter().map(|case| {
             let Some(of_catalogue) = of_catalogue.get(case.key.as_str()) else { return Chosen::default() };
             let rules = of_rules.get(case.key.as_str()).into_iter().flatten();
-            let fitting = rules.filter(|(.., fits)| fits.as_ref().is_none_or(|fits| fits.contains(&case.device.id)));
             let mut chosen = Chosen::default();
-            for (rule, place, _) in fitting {
-                match rule.mode {
-                    RuleMode::Active => chosen.plan = chosen.plan.or(Some(*place)),
-                    RuleMode::Shadow => chosen.shadow.push(*place),
+            for asked in rules.filter(|asked| asked.fits.as_ref().is_none_or(|fits| fits.contains(&case.device.id))) {
+                match asked.rule.mode {
+                    RuleMode::Active => chosen.plan = chosen.plan.or(Some(asked.plan)),
+                    RuleMode::Shadow => chosen.shadow.push(asked.plan),
                     RuleMode::Off => {}
                 }
             }

@@ -6,8 +6,7 @@ use muster_domain::consent::{By, What};
 use muster_store::{AlertLimits, Deciding, DeviceEntry, MAX_ALERTS, ReceivedAlert, Store, StoreError, Taken};
 use muster_wire::alert::{Alert, AlertCondition, AlertVia, Poison};
 use muster_wire::http::{
-    Actor, AlertOutcome, AlertView, AnsweredAlert, Channel, CollectionRequest, ConsentKind, ConsentScope, Origin,
-    Role, StormPolicy,
+    Actor, AlertOutcome, AlertView, AnsweredAlert, Channel, CollectionRequest, ConsentKind, ConsentScope, Origin, Role, StormPolicy,
 };
 use muster_wire::{CollectionId, TaskState};
 use serde_json::json;
@@ -334,7 +333,7 @@ on_both! {
         let taken = take(&db, &[hostile.clone(), fired("2", 1, DOWN)]).await;
         assert_eq!(outcomes(&taken), [AlertOutcome::UnknownIndicator, AlertOutcome::Collected]);
         assert_eq!(view(&db, only(&taken[0])).await.source, "s\u{fffd}");
-        assert_eq!(take(&db, &[hostile.clone()]).await, [Taken::Duplicate]);
+        assert_eq!(take(&db, std::slice::from_ref(&hostile)).await, [Taken::Duplicate]);
         let one = received(&hostile);
         let error = db.store.take_alerts(&vec![one; MAX_ALERTS + 1], &limits(), NOW).await.expect_err("too many");
         assert!(matches!(error, StoreError::Misuse(_)), "{error}");

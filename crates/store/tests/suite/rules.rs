@@ -11,7 +11,9 @@ use muster_wire::http::{
 use muster_wire::{AlertId, ParkedId};
 use serde_json::json;
 
-use crate::alerts::{ACS, DOWN, HOUR, consent, count, end, fired, fleet, fleet_without_consent, limits, only, outcomes, received, take, take_at, view};
+use crate::alerts::{
+    ACS, DOWN, HOUR, consent, count, end, fired, fleet, fleet_without_consent, limits, only, outcomes, received, take, take_at, view,
+};
 use crate::harness::{Database, MINUTE, NOW, device};
 
 fn rule(name: &str, more: serde_json::Value) -> NewRule {
