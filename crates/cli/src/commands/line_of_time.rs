@@ -1,7 +1,7 @@
 //! What followed from an alert, on one line of time: what was decided, the collection, each state of its task, the bundle.
 
 use muster_wire::alert::AlertCondition;
-use muster_wire::http::{AlertView, BundleView, CollectionView, Page, TaskDetail, TaskView};
+use muster_wire::http::{AlertView, BundleManifest, CollectionView, Page, TaskDetail, TaskView, Verdict};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
@@ -20,6 +20,7 @@ pub(crate) struct Followed {
 }
 
 /// What a manifest says of its bundle.
+#[derive(Debug)]
 struct Sealed {
     verdict: Verdict,
     objects: u64,
@@ -105,8 +106,7 @@ pub(crate) fn line_of_time(alert: &AlertView, followed: &Followed) -> Vec<Moment
         add(task.accepted_at, "accepted", task.correlation_id.as_ref().map(|id| format!("as {id}")).unwrap_or_default());
         add(task.uploaded_at, "uploaded", String::new());
         if let Some(bundle) = &followed.bundle {
-            let detail =
-                format!("{}, {}, {}", bundle.verdict.as_str(), counted(bundle.objects, "object"), bytes(bundle.bytes));
+            let detail = format!("{}, {}, {}", bundle.verdict.as_str(), counted(bundle.objects, "object"), bytes(bundle.bytes));
             add(Some(bundle.at), "bundle", detail);
         }
         let said = [task.reason.map(|reason| reason.to_string()), Some(task_detail(task)).filter(|said| !said.is_empty())];

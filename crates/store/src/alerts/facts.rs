@@ -79,7 +79,8 @@ pub(super) const TENANT: &str = "CAST(d.tags->>'tenant' AS text)";
 /// Only to tell strata apart: consent of a site asks the tag alone.
 pub(super) const SITE: &str = "CAST(COALESCE(d.tags->>'site', d.reported->>'site') AS text)";
 pub(super) const MODEL: &str = "CAST(COALESCE(d.tags->>'model', d.reported->>'model') AS text)";
-pub(super) const VERSION: &str = "CAST(COALESCE(d.tags->>'version', d.reported->>'version', d.reported->>'firmware', d.agent_version) AS text)";
+pub(super) const VERSION: &str =
+    "CAST(COALESCE(d.tags->>'version', d.reported->>'version', d.reported->>'firmware', d.agent_version) AS text)";
 
 /// The devices by what an event calls them, compared without regard to case; of two that differ in nothing else the exact spelling is meant,
 /// and otherwise the first by id.
