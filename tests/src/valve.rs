@@ -73,7 +73,7 @@ impl Valve {
         format!("{before}@127.0.0.1:{}{path}", self.port)
     }
 
-    /// From now on what clients say stays here.
+    /// From now on what clients say stays here, and goes with them when they end.
     pub fn close(&self) {
         self.open.send_replace(false);
     }
@@ -96,15 +96,24 @@ impl Drop for Valve {
 }
 
 async fn forth(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut look: watch::Receiver<bool>, said: Arc<Mutex<Said>>) {
-    let (mut buffer, mut frames) = (vec![0; BUFFER_BYTES], Frames::default());
+    let (mut buffer, mut held, mut frames) = (vec![0; BUFFER_BYTES], Vec::new(), Frames::default());
     loop {
-        let read = match from.read(&mut buffer).await {
-            Ok(0) | Err(_) => return,
-            Ok(read) => read,
-        };
-        frames.note(&buffer[..read], &mut said.lock().unwrap_or_else(PoisonError::into_inner));
-        if look.wait_for(|open| *open).await.is_err() || to.write_all(&buffer[..read]).await.is_err() {
-            return;
+        if *look.borrow_and_update() && !held.is_empty() {
+            if to.write_all(&held).await.is_err() {
+                return;
+            }
+            held.clear();
+        }
+        tokio::select! {
+            changed = look.changed() => if changed.is_err() { return },
+            read = from.read(&mut buffer) => match read {
+                // What a client that died meanwhile had to say is never said.
+                Ok(0) | Err(_) => return,
+                Ok(read) => {
+                    frames.note(&buffer[..read], &mut said.lock().unwrap_or_else(PoisonError::into_inner));
+                    held.extend_from_slice(&buffer[..read]);
+                }
+            },
         }
     }
 }

@@ -142,7 +142,7 @@ fn structured() -> BasicProperties {
 }
 
 /// A line for the stranger's programs: an event in binary mode, with its attributes behind `cloudEvents` and this separator.
-fn binary(separator: &str, id: &str, device: &str, fired: &Value, place: &str) -> String {
+fn binary(separator: &str, id: &str, device: &str, (fired, time): (&str, &Value), place: &str) -> String {
     let name = |attribute: &str| format!("cloudEvents{separator}{attribute}");
     let attributes = json!({
         name("specversion"): "1.0",
@@ -150,9 +150,9 @@ fn binary(separator: &str, id: &str, device: &str, fired: &Value, place: &str) -
         name("source"): format!("urn:device:{device}"),
         name("type"): "com.microsoft.edge.alert.v1",
         name("subject"): INDICATORS[1],
-        name("time"): fired,
+        name("time"): time,
     });
-    let body = schema(device, INDICATORS[1], &recently()).to_string();
+    let body = schema(device, INDICATORS[1], fired).to_string();
     json!({"body": body, "content_type": "application/json; charset=utf-8", place: attributes}).to_string() + "\n"
 }
 
@@ -224,7 +224,7 @@ async fn an_event_is_the_same_in_every_shape() {
             .iter()
             .enumerate()
     {
-        lines += &binary(separator, "q", devices[1 + n].as_str(), time, "headers");
+        lines += &binary(separator, "q", devices[1 + n].as_str(), (&fired, time), "headers");
         expected.push((devices[1 + n].as_str(), AlertShape::Binary));
     }
     let whole_event = event("q", devices[5].as_str(), INDICATORS[1], &fired).to_string();
@@ -236,8 +236,8 @@ async fn an_event_is_the_same_in_every_shape() {
     whole.rabbit.pika(QUEUE, &[], &lines);
 
     // The same over 1.0, which crosses to 0-9-1 in the broker.
-    let mut lines = binary("_", "r", devices[7].as_str(), &json!(fired), "properties");
-    lines += &binary(":", "r", devices[8].as_str(), &json!({"timestamp": seconds * 1000}), "properties");
+    let mut lines = binary("_", "r", devices[7].as_str(), (&fired, &json!(fired)), "properties");
+    lines += &binary(":", "r", devices[8].as_str(), (&fired, &json!({"timestamp": seconds * 1000})), "properties");
     lines += &(json!({"body": event("r", devices[9].as_str(), INDICATORS[1], &fired).to_string(), "content_type": STRUCTURED}).to_string()
         + "\n");
     expected.extend([
@@ -254,7 +254,7 @@ async fn an_event_is_the_same_in_every_shape() {
     }
 
     // One message with both separators is neither; a value that is no data is never taken for JSON that it is not.
-    let mixed = binary("_", "m", devices[10].as_str(), &json!(fired), "headers").replace("cloudEvents_id", "cloudEvents:id");
+    let mixed = binary("_", "m", devices[10].as_str(), (&fired, &json!(fired)), "headers").replace("cloudEvents_id", "cloudEvents:id");
     whole.rabbit.pika(QUEUE, &[], &mixed);
     whole.rabbit.holds(DEAD, 1, SOON).await;
     let letters = whole.rabbit.take_all(DEAD).await;
