@@ -87,7 +87,11 @@ async fn everybody_reads_the_catalogue_and_nobody_else_writes_it() {
         assert_eq!((answer.status, answer.code().as_str()), (status, code), "{}", answer.text());
     }
     let changed: Value = put(&ops, "/api/v1/indicators/DOORSTUCK", &indicator("DOORSTUCK")).await.json();
-    assert_eq!((&changed["name"], changed["changed_in_catalogue_version"].as_u64()), (&json!("DoorStuck"), Some(version + 2)));
+    assert_eq!(
+        (&changed["name"], changed["changed_in_catalogue_version"].as_u64()),
+        (&json!("DOORSTUCK"), Some(version + 2)),
+        "a change may spell it anew"
+    );
     served.controller.stop().await;
 }
 
