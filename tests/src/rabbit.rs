@@ -173,7 +173,7 @@ impl Rabbit {
         wait::until(&format!("{wanted} messages in {queue}"), patience, || self.count(queue), |count| *count == Some(wanted)).await;
     }
 
-    /// Messages of a queue, those that somebody works on included, as the management API counts them; it is a second late.
+    /// Messages of a queue, those that somebody works on included, as the management API counts them; it is seconds late.
     pub async fn backlog(&self, queue: &str) -> Option<u64> {
         let (status, text) = self.management.ask(reqwest::Method::GET, &format!("queues/{}/{queue}", self.vhost), None).await.ok()?;
         let seen: serde_json::Value = serde_json::from_str(&text).ok().filter(|_| status == 200)?;

@@ -120,6 +120,19 @@ impl Stack {
         }
     }
 
+    /// Waits until so many repetitions are known.
+    async fn repeated(&self, wanted: u64) -> Result<u64> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let seen = self.counts().await?.duplicates;
+            if seen >= wanted {
+                return Ok(seen);
+            }
+            ensure!(Instant::now() < deadline, "waited {PATIENCE:?} for {wanted} repetitions to be known; last seen: {seen}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     /// When a request first came to each device, in Unix milliseconds, of those that came later than this.
     fn asked_since(&self, since_ms: i64) -> HashMap<String, i64> {
         let mut asked = HashMap::new();

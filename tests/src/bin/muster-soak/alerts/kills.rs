@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use lapin::BasicProperties;
 use muster_tests::events::{STRUCTURED, event, recently};
 use muster_tests::rabbit::Rabbit;
@@ -41,11 +41,8 @@ pub(super) async fn run(plan: &Plan, directory: &Path, findings: &mut Findings) 
         valve.open();
         stack.controllers.start_again(0);
         stack.controllers.ready(0).await;
-        let deadline = Instant::now() + super::PATIENCE;
-        while rabbit.backlog(QUEUE).await != Some(0) {
-            ensure!(Instant::now() < deadline, "what was given out again is not taken");
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        }
+        // All of them come again, and are known.
+        stack.repeated(sent).await?;
     }
     let (all, distinct) = made(&mut connection).await?;
     let recorded = super::written(&mut connection).await?;
