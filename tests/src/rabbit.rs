@@ -140,7 +140,12 @@ impl Rabbit {
     /// # Errors
     /// The broker's, or that nothing answers.
     pub async fn connect(&self) -> Result<Connection, lapin::Error> {
-        Connection::connect(&self.url, ConnectionProperties::default().with_connection_name("muster-tests".into())).await
+        let properties = ConnectionProperties::default().with_connection_name("muster-tests".into());
+        // By itself the library may try for ever to reach a node that is gone.
+        match tokio::time::timeout(CONNECTS, Connection::connect(&self.url, properties)).await {
+            Ok(connected) => connected,
+            Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
+        }
     }
 
     /// A channel of a new connection; both end with the values.
@@ -330,6 +335,9 @@ fn summary(name: &str, output: &Output) -> serde_json::Value {
         .and_then(|line| serde_json::from_str(line).ok())
         .unwrap_or_else(|| panic!("{name} printed no summary:\n{out}\n{err}"))
 }
+
+/// How long a connection may take.
+const CONNECTS: Duration = Duration::from_secs(10);
 
 /// A broker of our own, to be stopped or killed. Its queues survive both.
 #[derive(Debug)]
