@@ -65,6 +65,7 @@ async fn main() -> Result<()> {
         ("P7", parts::store(&plan, &mut table).await),
         ("P10", rows::latency(&plan, &mut table).await),
         ("P11", rows::stock_broker(&plan, &mut table).await),
+        ("P12", parts::intake(&plan, &mut table).await),
         ("P13", parts::landing(&plan, &mut table).await),
         ("P14", rows::simulator(&plan, &mut table).await),
         ("P16, P17", embedded::embedded(&plan, &mut table).await),

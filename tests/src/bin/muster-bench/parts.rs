@@ -1,4 +1,4 @@
-//! P7, P13: rows about one crate alone. Their programs are examples of those crates, for they use what no other crate sees; what they
+//! P7, P12, P13: rows about one crate alone. Their programs are examples of those crates, for they use what no other crate sees; what they
 //! measured comes as one line of JSON for each row.
 
 use std::process::Stdio;
@@ -28,6 +28,23 @@ pub(crate) async fn store(plan: &Plan, table: &mut Table) -> Result<()> {
         if figure == "create" {
             let what = "making 100,000 tasks ÷ a bare insert of as many rows";
             table.judged("P7", what, measured, value, Bar::at_least(50.0, 80.0, " %"));
+        }
+    }
+    Ok(())
+}
+
+/// P12: the intake of alerts beside a consumer that does nothing.
+pub(crate) async fn intake(plan: &Plan, table: &mut Table) -> Result<()> {
+    if !plan.wants("P12") {
+        return Ok(());
+    }
+    for Figure { figure, value, measured } in figures("bench_intake", &["--figures", "--passes", &plan.pairs.to_string()]).await? {
+        match figure.as_str() {
+            "multiple" => table.judged("P12", "alerts recorded ÷ bare consume", measured, value, Bar::at_least(40.0, 55.0, " %")),
+            "each" => {
+                table.judged("P12", "beside a consumer that acknowledges each", measured, value, Bar::at_least(1.0, 1.0, " ×"));
+            }
+            _ => {}
         }
     }
     Ok(())
