@@ -23,8 +23,8 @@ pub(super) async fn run(plan: &Plan, directory: &Path, findings: &mut Findings) 
     let arguments = |seed: &str| words(&["--generate", &half, "--repeats", "30", "--seed", seed, "--devices", &list]);
     let first = pika(&rabbit, arguments("1"), String::new()).await;
     let waiting = rabbit.count(QUEUE).await.unwrap_or_default();
-    let began = Instant::now();
     own.stop().await;
+    let began = Instant::now();
     let at_stop = super::written(&mut connection).await?;
     findings.note("outage: messages waiting when RabbitMQ was stopped", waiting);
     // The rest of the house goes on.

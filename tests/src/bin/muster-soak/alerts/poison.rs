@@ -31,7 +31,7 @@ pub(super) async fn run(plan: &Plan, directory: &Path, findings: &mut Findings) 
         }
     }
     let (mut slow, mut recorded) = (Vec::new(), 0);
-    for (part, bad) in [("without", String::new()), ("with", lines.join("\n"))] {
+    for (seed, part, bad) in [("1", "without", String::new()), ("2", "with", lines.join("\n"))] {
         let indicator = format!("SoakPoison{part}Condition");
         stack.indicator(&indicator).await?;
         let (log, began) = (directory.join(part), unix_ms());
@@ -41,6 +41,8 @@ pub(super) async fn run(plan: &Plan, directory: &Path, findings: &mut Findings) 
         let list = stack.list.display().to_string();
         let mut good = words(&["--generate", &count, "--devices", &list, "--indicators", &indicator, "--rate", &rate, "--log"]);
         good.push(log.display().to_string());
+        // Another seed makes other events: the same ones again would be repetitions.
+        good.extend(words(&["--seed", seed]));
         let sent = tokio::task::block_in_place(|| {
             std::thread::scope(|scope| {
                 let good = scope.spawn(|| rabbit.pika(super::QUEUE, &good.iter().map(String::as_str).collect::<Vec<_>>(), ""));
