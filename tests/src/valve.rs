@@ -22,9 +22,16 @@ const MAX_FRAME_BYTES: usize = 16 << 20;
 pub struct Valve {
     /// Where the client is to go.
     pub port: u16,
-    open: watch::Sender<bool>,
+    state: watch::Sender<State>,
     said: Arc<Mutex<Said>>,
     task: JoinHandle<()>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct State {
+    open: bool,
+    /// Connections that were made before it was last cut are at their end.
+    cuts: u64,
 }
 
 /// What clients said.
@@ -43,7 +50,7 @@ impl Valve {
     pub async fn start(server: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
         let port = listener.local_addr().expect("a bound listener has an address").port();
-        let (open, look) = watch::channel(true);
+        let (state, look) = watch::channel(State { open: true, cuts: 0 });
         let said = Arc::new(Mutex::new(Said::default()));
         let task = tokio::spawn({
             let said = Arc::clone(&said);
@@ -63,7 +70,7 @@ impl Valve {
                 }
             }
         });
-        Self { port, open, said, task }
+        Self { port, state, said, task }
     }
 
     /// The URL of a server on the loopback, with our port in it.
@@ -73,14 +80,14 @@ impl Valve {
         format!("{before}@127.0.0.1:{}{path}", self.port)
     }
 
-    /// From now on what clients say stays here, and goes with them when they end.
+    /// From now on what clients say stays here.
     pub fn close(&self) {
-        self.open.send_replace(false);
+        self.state.send_modify(|state| state.open = false);
     }
 
-    /// What waits goes on, and so does what follows.
-    pub fn open(&self) {
-        self.open.send_replace(true);
+    /// Ends all connections; what clients still had to say is never said. Those that come from now on speak freely.
+    pub fn cut(&self) {
+        self.state.send_modify(|state| *state = State { open: true, cuts: state.cuts + 1 });
     }
 
     /// What clients have said so far, held back or not.
@@ -95,10 +102,15 @@ impl Drop for Valve {
     }
 }
 
-async fn forth(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut look: watch::Receiver<bool>, said: Arc<Mutex<Said>>) {
+async fn forth(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut look: watch::Receiver<State>, said: Arc<Mutex<Said>>) {
+    let cuts = look.borrow().cuts;
     let (mut buffer, mut held, mut frames) = (vec![0; BUFFER_BYTES], Vec::new(), Frames::default());
     loop {
-        if *look.borrow_and_update() && !held.is_empty() {
+        let state = *look.borrow_and_update();
+        if state.cuts != cuts {
+            return;
+        }
+        if state.open && !held.is_empty() {
             if to.write_all(&held).await.is_err() {
                 return;
             }
@@ -107,7 +119,6 @@ async fn forth(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut look: watch:
         tokio::select! {
             changed = look.changed() => if changed.is_err() { return },
             read = from.read(&mut buffer) => match read {
-                // What a client that died meanwhile had to say is never said.
                 Ok(0) | Err(_) => return,
                 Ok(read) => {
                     frames.note(&buffer[..read], &mut said.lock().unwrap_or_else(PoisonError::into_inner));

@@ -1,12 +1,13 @@
 //! How fast alerts are taken from RabbitMQ, written down and decided, beside a consumer of the same queue that does nothing with them.
 //!
 //! ```text
-//! cargo run --release --example bench_intake -- [--alerts 20000] [--passes 3] [--prefetch 1000] [--figures]
+//! createdb bench_intake
+//! cargo run --release --example bench_intake -- --database postgres:///bench_intake [--alerts 20000] [--passes 3] [--prefetch 1000] [--figures]
 //! ```
 //!
 //! Half of 5,000 devices have an owner who agreed. Each pass raises another indicator, four times per device: of the half that agreed the first
 //! alert makes a collection and the others are counted with it, of the other half nothing may be collected. The queues are full before the
-//! clock starts. Needs the servers of `MUSTER_TEST_AMQP_URL` and `MUSTER_TEST_POSTGRES`; queues and database are its own and go at the end.
+//! clock starts. Needs an empty database and the RabbitMQ of `MUSTER_TEST_AMQP_URL`, where its queues are its own and go at the end.
 //! `--figures` prints what `make bench` takes into its table, as lines of JSON.
 
 #![expect(clippy::print_stdout, reason = "the figures are what this program is for")]
@@ -27,7 +28,6 @@ use muster_wire::alert::SourceRules;
 use muster_wire::http::StormPolicy;
 use muster_wire::presence::Presence;
 use secrecy::SecretString;
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
@@ -44,6 +44,7 @@ const ACKNOWLEDGE: u64 = 100;
 const PATIENCE: Duration = Duration::from_secs(300);
 
 struct Plan {
+    database: String,
     alerts: usize,
     passes: usize,
     prefetch: u16,
@@ -54,28 +55,25 @@ struct Plan {
 async fn main() -> Outcome<()> {
     let plan = plan()?;
     let url = std::env::var("MUSTER_TEST_AMQP_URL").map_err(|_| "MUSTER_TEST_AMQP_URL is not set: scripts/services.sh finds a RabbitMQ")?;
-    let server = std::env::var("MUSTER_TEST_POSTGRES").unwrap_or_else(|_| "postgres://root@127.0.0.1:5432/postgres".to_owned());
-    let name = format!("muster_bench_{}", Uuid::new_v4().simple());
-    let (stem, _) = server.rsplit_once('/').ok_or("MUSTER_TEST_POSTGRES names no database")?;
-    let mut admin = PgConnection::connect(&server).await?;
-    admin.execute(AssertSqlSafe(format!("CREATE DATABASE {name}"))).await?;
-    let ended = measure(&plan, &url, &format!("{stem}/{name}"), &name).await;
-    admin.execute(AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)"))).await?;
-    ended
+    measure(&plan, &url, &format!("muster.bench.{}", Uuid::new_v4().simple())).await
 }
 
 fn plan() -> Outcome<Plan> {
-    let mut plan = Plan { alerts: 20_000, passes: 3, prefetch: 1_000, figures: false };
+    let mut plan = Plan { database: String::new(), alerts: 20_000, passes: 3, prefetch: 1_000, figures: false };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
         match argument.as_str() {
             "--figures" => plan.figures = true,
+            "--database" => plan.database = value()?,
             "--alerts" => plan.alerts = value()?.parse()?,
             "--passes" => plan.passes = value()?.parse()?,
             "--prefetch" => plan.prefetch = value()?.parse()?,
-            other => return Err(format!("{other}: one of --alerts, --passes, --prefetch, --figures").into()),
+            other => return Err(format!("{other}: one of --database, --alerts, --passes, --prefetch, --figures").into()),
         }
+    }
+    if plan.database.is_empty() {
+        return Err("--database names an empty database, like postgres:///bench_intake".into());
     }
     Ok(plan)
 }
@@ -87,8 +85,8 @@ struct Pass {
     taken: f64,
 }
 
-async fn measure(plan: &Plan, url: &str, database: &str, name: &str) -> Outcome<()> {
-    let store = Store::connect(&StoreOptions::new(database)).await?;
+async fn measure(plan: &Plan, url: &str, name: &str) -> Outcome<()> {
+    let store = Store::connect(&StoreOptions::new(plan.database.clone())).await?;
     store.migrate().await?;
     fleet(&store).await?;
     let connection = Connection::connect(url, ConnectionProperties::default()).await?;

@@ -345,7 +345,7 @@ async fn a_controller_killed_between_commit_and_acknowledgement() {
         let written = |counts: &Result<AlertCounts, String>| counts.as_ref().is_ok_and(|c| c.outcomes.values().sum::<u64>() == all);
         wait::until("the alerts to be written down", IN_TIME, || whole.counts(), written).await.expect("counts");
         whole.controller.crash_and_restart();
-        valve.open();
+        valve.cut();
         whole.controller.ready().await;
         // All of them come again, and are known.
         whole.decided(all, all).await;

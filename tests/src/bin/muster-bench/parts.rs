@@ -4,6 +4,7 @@
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
+use muster_tests::postgres::Database;
 use muster_tests::program::built;
 use serde::Deserialize;
 
@@ -38,15 +39,16 @@ pub(crate) async fn intake(plan: &Plan, table: &mut Table) -> Result<()> {
     if !plan.wants("P12") {
         return Ok(());
     }
-    for Figure { figure, value, measured } in figures("bench_intake", &["--figures", "--passes", &plan.pairs.to_string()]).await? {
+    let database = Database::create().await;
+    let arguments = ["--figures", "--database", &database.url, "--passes", &plan.pairs.to_string()];
+    for Figure { figure, value, measured } in figures("bench_intake", &arguments).await? {
         match figure.as_str() {
             "multiple" => table.judged("P12", "alerts recorded ÷ bare consume", measured, value, Bar::at_least(40.0, 55.0, " %")),
-            "each" => {
-                table.judged("P12", "beside a consumer that acknowledges each", measured, value, Bar::at_least(1.0, 1.0, " ×"));
-            }
+            "each" => table.judged("P12", "beside a consumer that acknowledges each", measured, value, Bar::at_least(1.0, 1.0, " ×")),
             _ => {}
         }
     }
+    database.drop_now().await;
     Ok(())
 }
 

@@ -38,7 +38,7 @@ pub(super) async fn run(plan: &Plan, directory: &Path, findings: &mut Findings) 
         stack.recorded(&mut connection, sent, Instant::now()).await?;
         stack.controllers.kill(0);
         kills += 1;
-        valve.open();
+        valve.cut();
         stack.controllers.start_again(0);
         stack.controllers.ready(0).await;
         // All of them come again, and are known.
