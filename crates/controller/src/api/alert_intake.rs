@@ -7,7 +7,7 @@ use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequest as _, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, post};
-use http::StatusCode;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use muster_intake::{Incoming, NotTaken, Settled};
 use muster_store::StoreError;
 use muster_wire::ParkedId;
@@ -21,9 +21,25 @@ use super::guard::Caller;
 use super::problem::{ApiError, ApiResult, Chain};
 use crate::alerts;
 
+/// Who asks whether it may send.
+const REQUEST_ORIGIN: &str = "webhook-request-origin";
+
 /// The route; its bodies are smaller than those of others.
 pub(super) fn route() -> MethodRouter<Arc<Api>> {
-    post(raise).layer(DefaultBodyLimit::max(MAX_ALERT_BYTES))
+    post(raise).options(allow).layer(DefaultBodyLimit::max(MAX_ALERT_BYTES))
+}
+
+/// What a sender of webhooks asks before it sends (HTTP webhooks for event delivery 1.0.1, section 4): whether it may, and how fast. Whoever has a
+/// token may, as fast as answers come.
+async fn allow(headers: HeaderMap) -> Response {
+    let mut response = StatusCode::OK.into_response();
+    let answers = response.headers_mut();
+    answers.insert(header::ALLOW, HeaderValue::from_static("GET, POST, OPTIONS"));
+    if let Some(origin) = headers.get(REQUEST_ORIGIN) {
+        answers.insert(HeaderName::from_static("webhook-allowed-origin"), origin.clone());
+        answers.insert(HeaderName::from_static("webhook-allowed-rate"), HeaderValue::from_static("*"));
+    }
+    response
 }
 
 /// Raise an alert

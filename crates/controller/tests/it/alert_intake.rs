@@ -73,6 +73,12 @@ async fn a_webhook_is_taken_where_its_source_has_a_name_and_a_token_is_needed() 
     assert_eq!((refused.status, refused.code().as_str()), (401, "token_missing"));
     let answer = served.api.send("POST", ALERTS, &[JSON, ("authorization", "Bearer 0123456789abcdef")], body.as_bytes()).await;
     assert_eq!((answer.status, answer.code().as_str()), (400, "unknown_device"), "read, and of a device that is not here");
+    // What such a sender asks first.
+    let origin = ("webhook-request-origin", "eventgrid.azure.net");
+    let asked = served.api.send("OPTIONS", ALERTS, &[origin], b"").await;
+    assert_eq!(asked.status, 401);
+    let asked = served.api.send("OPTIONS", ALERTS, &[origin, ("authorization", "Bearer 0123456789abcdef")], b"").await;
+    assert_eq!((asked.status, asked.headers.get("webhook-allowed-origin").map(String::as_str)), (200, Some("eventgrid.azure.net")));
     served.controller.stop().await;
 }
 
