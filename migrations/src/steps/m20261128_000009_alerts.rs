@@ -159,7 +159,7 @@ CREATE TABLE alert_recent (
     tenant KEYTEXT NOT NULL,
     device_id KEYTEXT NOT NULL,
     last_at BIGINT NOT NULL,
-    PRIMARY KEY (indicator_key, tenant, device_id)
+    PRIMARY KEY (device_id, indicator_key, tenant)
 ) STRICT;
 CREATE INDEX alert_recent_at ON alert_recent (indicator_key, tenant, last_at);
 

@@ -181,8 +181,9 @@ pub(super) async fn last_jobs(tx: &mut Tx, of: &[&Of]) -> Result<HashMap<Of, Las
 
 /// When each device last had the indicator, as far as that bears on storms.
 pub(super) async fn recent(tx: &mut Tx, of: &[(Pair, DeviceId)]) -> Result<HashMap<(Pair, DeviceId), i64>, StoreError> {
+    // By the device, which has a few rows: by indicator and tenant, for which there is another index, each would read those of all devices.
     const SQL: &str = "SELECT v.key, v.tenant, r.device_id, r.last_at FROM [[v]] \
-        JOIN alert_recent r ON r.indicator_key = v.key AND r.tenant = v.tenant AND r.device_id = v.device";
+        JOIN alert_recent r ON r.device_id = v.device AND r.indicator_key || '' = v.key AND r.tenant || '' = v.tenant";
     let mut found = HashMap::new();
     for parcel in parcels(of, |(pair, device)| 3 * VALUE_BYTES + pair.key.len() + pair.tenant.len() + device.as_str().len()) {
         let batch = Batch::default()

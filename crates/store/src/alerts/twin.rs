@@ -104,7 +104,7 @@ async fn healthy(tx: &mut Tx, wanted: &Wanted, of_site: bool) -> Result<Vec<Devi
     let site = if of_site { format!(" AND {}", is(SITE, "$7")) } else { format!(" AND {} <> $7", "COALESCE(".to_owned() + SITE + ", '')") };
     let sql = format!(
         "SELECT d.id FROM device d WHERE d.presence = {ONLINE} AND {} AND {} AND {}{site} \
-         AND NOT EXISTS (SELECT 1 FROM alert_recent r WHERE r.indicator_key = $4 AND r.tenant = $1 AND r.device_id = d.id AND r.last_at >= $5) \
+         AND NOT EXISTS (SELECT 1 FROM alert_recent r WHERE r.device_id = d.id AND r.indicator_key = $4 AND r.tenant = $1 AND r.last_at >= $5) \
          AND NOT EXISTS (SELECT 1 FROM alert_stratum x WHERE x.storm_id = $6 AND x.twin = d.id) ORDER BY d.id LIMIT {MAX_CANDIDATES}",
         is(TENANT, "$1"),
         is(VERSION, "$2"),

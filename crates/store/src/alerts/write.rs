@@ -273,7 +273,7 @@ async fn count_occurrences(tx: &mut Tx, counted: &[(&Of, &LastJob, u64)]) -> Res
 
 async fn touch_recent(tx: &mut Tx, ledger: &Ledger, now: OffsetDateTime) -> Result<(), StoreError> {
     let sql = "INSERT INTO alert_recent (indicator_key, tenant, device_id, last_at) SELECT v.key, v.tenant, v.device, $1 FROM [[v]] WHERE true \
-        ON CONFLICT (indicator_key, tenant, device_id) DO UPDATE SET last_at = excluded.last_at";
+        ON CONFLICT (device_id, indicator_key, tenant) DO UPDATE SET last_at = excluded.last_at";
     // In one order, so that the pages of the index are gone through once.
     let mut touched: Vec<&(Pair, DeviceId)> = ledger.touched.iter().collect();
     touched.sort_unstable();
