@@ -77,6 +77,23 @@ impl Dialect {
         }
     }
 
+    /// Joins, as `alias`, the row of `table` that meets the condition and has the highest `order`, or nothing. `condition` makes the condition
+    /// for an alias. The index over what is compared and the order is gone to once for each row: left to the planner, PostgreSQL reads the
+    /// whole table for a batch while it knows nothing of its size.
+    pub(crate) fn left_join_last(self, table: &str, alias: &str, condition: impl Fn(&str) -> String, order: &str) -> String {
+        match self {
+            Self::Postgres => format!(
+                " LEFT JOIN LATERAL (SELECT y.* FROM {table} y WHERE {} ORDER BY y.{order} DESC LIMIT 1) {alias} ON true",
+                condition("y")
+            ),
+            Self::Sqlite => format!(
+                " LEFT JOIN {table} {alias} ON {} AND {alias}.{order} = (SELECT max(y.{order}) FROM {table} y WHERE {})",
+                condition(alias),
+                condition("y")
+            ),
+        }
+    }
+
     /// The larger of two numbers.
     pub(crate) fn larger(self, a: &str, b: &str) -> String {
         match self {

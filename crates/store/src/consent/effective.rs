@@ -13,7 +13,7 @@ use super::word;
 use crate::apply::device_id;
 use crate::collections::number;
 use crate::connect::Store;
-use crate::dialect::{Batch, Row, Tx, VALUE_BYTES, Value, parcels};
+use crate::dialect::{Batch, Dialect, Row, Tx, VALUE_BYTES, Value, parcels};
 use crate::error::{StoreError, run};
 use crate::instant::maybe_from_ms;
 
@@ -27,18 +27,14 @@ pub(super) const HEARD_AT: &str = "COALESCE(d.heard_at, d.first_seen)";
 const LEVEL: usize = 6;
 
 /// The last decision of a scope, joined as `table`.
-fn level(table: &str, kind: &str, tenant: &str, id: &str) -> String {
+fn level(dialect: Dialect, table: &str, kind: &str, tenant: &str, id: &str) -> String {
     let of = |alias: &str| {
         format!("{alias}.kind = $1 AND {alias}.scope_type = '{kind}' AND {alias}.scope_tenant = {tenant} AND {alias}.scope_id = {id}")
     };
-    format!(
-        " LEFT JOIN consent_record {table} ON {} AND {table}.version = (SELECT max(y.version) FROM consent_record y WHERE {})",
-        of(table),
-        of("y")
-    )
+    dialect.left_join_last("consent_record", table, of, "version")
 }
 
-fn statement() -> String {
+fn statement(dialect: Dialect) -> String {
     let columns = |table: &str| {
         ["id", "decision", "basis", "expires_at", "terms_number", "tenant"].map(|column| format!("{table}.{column}")).join(", ")
     };
@@ -47,9 +43,9 @@ fn statement() -> String {
         columns("x"),
         columns("s"),
         columns("t"),
-        level("x", "device", "''", "d.id"),
-        level("s", "site", TENANT_OF, SITE_OF),
-        level("t", "tenant", "''", TENANT_OF),
+        level(dialect, "x", "device", "''", "d.id"),
+        level(dialect, "s", "site", TENANT_OF, SITE_OF),
+        level(dialect, "t", "tenant", "''", TENANT_OF),
     )
 }
 
@@ -76,7 +72,7 @@ pub(crate) async fn effective_in(
     devices: &[&DeviceId],
     now: OffsetDateTime,
 ) -> Result<HashMap<DeviceId, Effective>, StoreError> {
-    let sql = statement();
+    let sql = statement(tx.dialect());
     let mut all = HashMap::with_capacity(devices.len());
     for parcel in parcels(devices, |device| VALUE_BYTES + device.as_str().len()) {
         let batch = Batch::default().texts("device", parcel.iter().map(|device| Some(device.as_str())));
