@@ -30,7 +30,7 @@ use muster_wire::http::{AlertOutcome, AnsweredAlert, ParkedState, StormPolicy};
 use muster_wire::{AlertId, CollectionId, DeviceId, ParkedId, StormId};
 use time::OffsetDateTime;
 
-/// Most alerts in one call of [`Store::take_alerts`].
+/// Most alerts in one call of [`crate::Store::take_alerts`].
 pub const MAX_ALERTS: usize = 1_000;
 
 /// What the settings say about decisions.

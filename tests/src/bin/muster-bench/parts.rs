@@ -43,7 +43,10 @@ pub(crate) async fn intake(plan: &Plan, table: &mut Table) -> Result<()> {
     let arguments = ["--figures", "--database", &database.url, "--passes", &plan.pairs.to_string()];
     for Figure { figure, value, measured } in figures("bench_intake", &arguments).await? {
         match figure.as_str() {
-            "multiple" => table.judged("P12", "alerts recorded ÷ bare consume", measured, value, Bar::at_least(40.0, 55.0, " %")),
+            "multiple" => {
+                table.judged("P12", "alerts recorded ÷ bare consume", measured, value, Bar::at_least(40.0, 55.0, " %"));
+                table.distance("batches are decided one after the other, each a transaction of some fourteen statements, one of them in parcels of 60 kB");
+            }
             "each" => table.judged("P12", "beside a consumer that acknowledges each", measured, value, Bar::at_least(1.0, 1.0, " ×")),
             _ => {}
         }
