@@ -1,6 +1,7 @@
 //! Messages that were no alert, or none that may be acted on, kept until somebody has looked.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,7 +16,7 @@ use super::write::MAX_WHY_CHARS;
 use super::{NewParked, ParkedFilter};
 use crate::collections::{number, parse};
 use crate::connect::Store;
-use crate::dialect::{Batch, ID_BYTES, Row, VALUE_BYTES, Value, parcels};
+use crate::dialect::{Batch, ID_BYTES, Row, Tx, VALUE_BYTES, Value, parcels};
 use crate::error::{StoreError, run};
 use crate::instant::{from_ms, maybe_from_ms, to_ms};
 use crate::text::bounded;
@@ -68,6 +69,63 @@ impl Body {
     }
 }
 
+/// Of these digests those that are parked, with the ids of their rows.
+async fn parked_before(tx: &mut Tx, digests: &[&str]) -> Result<HashMap<String, ParkedId>, StoreError> {
+    const SQL: &str = "SELECT p.digest, p.id FROM [[v]] JOIN parked_alert p ON p.digest = v.digest AND p.state = 'parked'";
+    let mut ids = HashMap::with_capacity(digests.len());
+    for parcel in parcels(digests, |digest| VALUE_BYTES + digest.len()) {
+        let batch = Batch::default().texts("digest", parcel.iter().map(|digest| Some(*digest)));
+        for row in tx.fetch(SQL, &[], Some(&batch)).await? {
+            ids.insert(row.get(0)?, ParkedId::from_uuid(row.get(1)?));
+        }
+    }
+    Ok(ids)
+}
+
+/// Writes those down that are not parked yet, each with its digest; what somebody else parks at the same time stays as it is.
+async fn insert(tx: &mut Tx, new: &[(&NewParked, &str)]) -> Result<(), StoreError> {
+    let bodies: Vec<Body> = new.iter().map(|(parked, _)| Body::new(&parked.body)).collect();
+    let attributes =
+        |parked: &NewParked| (!parked.attributes.is_empty()).then(|| serde_json::to_string(&parked.attributes)).and_then(Result::ok);
+    let attributes: Vec<Option<String>> = new.iter().map(|(parked, _)| attributes(parked)).collect();
+    let rows: Vec<_> = new.iter().zip(&bodies).zip(&attributes).map(|((new, body), attributes)| (new, body, attributes)).collect();
+    let bytes = |((parked, digest), body, attributes): &(&(&NewParked, &str), &Body, &Option<String>)| {
+        let texts = parked.from.len() + parked.refused.detail.len() + digest.len() + body.text.len();
+        let maybe = parked.content_type.as_ref().map_or(0, String::len) + attributes.as_ref().map_or(0, String::len);
+        ID_BYTES + 13 * VALUE_BYTES + 60 + texts + maybe
+    };
+    let sql = format!(
+        "INSERT INTO parked_alert (id, digest, received_at, via, sender, reason, detail, state, bytes, cut, in_base64, content_type, \
+         attributes, body) SELECT v.id, v.digest, v.received_at, v.via, v.sender, v.reason, v.detail, '{}', v.bytes, v.cut, v.in_base64, \
+         v.content_type, v.attributes, v.body FROM [[v]] WHERE true ON CONFLICT (digest) WHERE state = 'parked' DO NOTHING",
+        ParkedState::Parked
+    );
+    for parcel in parcels(&rows, bytes) {
+        let parked = || parcel.iter().map(|((parked, _), ..)| *parked);
+        let clean = |text: &str, most: usize| bounded(text, most).into_owned();
+        let from: Vec<String> = parked().map(|parked| clean(&parked.from, MAX_TEXT_CHARS)).collect();
+        let details: Vec<String> = parked().map(|parked| clean(&parked.refused.detail, MAX_WHY_CHARS)).collect();
+        let types: Vec<Option<String>> =
+            parked().map(|parked| parked.content_type.as_deref().map(|text| clean(text, MAX_TEXT_CHARS))).collect();
+        let batch = Batch::default()
+            .ids("id", parked().map(|parked| parked.id.uuid()))
+            .texts("digest", parcel.iter().map(|((_, digest), ..)| Some(*digest)))
+            .numbers("received_at", parked().map(|parked| Some(to_ms(parked.received_at))))
+            .texts("via", parked().map(|parked| Some(parked.via.as_str())))
+            .texts("sender", from.iter().map(|text| Some(text.as_str())))
+            .texts("reason", parked().map(|parked| Some(parked.refused.reason.as_str())))
+            .texts("detail", details.iter().map(|text| Some(text.as_str())))
+            .numbers("bytes", parked().map(|parked| i64::try_from(parked.body.len()).ok()))
+            .smalls("cut", parcel.iter().map(|(_, body, _)| Some(i16::from(body.cut))))
+            .smalls("in_base64", parcel.iter().map(|(_, body, _)| Some(i16::from(body.in_base64))))
+            .texts("content_type", types.iter().map(Option::as_deref))
+            .texts("attributes", parcel.iter().map(|(.., attributes)| attributes.as_deref()))
+            .texts("body", parcel.iter().map(|(_, body, _)| Some(body.text.as_str())));
+        tx.execute(&sql, &[], Some(&batch)).await?;
+    }
+    Ok(())
+}
+
 impl Store {
     /// Parks messages; one that was parked before (same digest, still parked) keeps its row and its id. Returns the ids, in order.
     ///
@@ -77,59 +135,24 @@ impl Store {
         if parked.is_empty() {
             return Ok(Vec::new());
         }
-        let bodies: Vec<Body> = parked.iter().map(|parked| Body::new(&parked.body)).collect();
-        let attributes: Vec<Option<String>> = parked
-            .iter()
-            .map(|parked| (!parked.attributes.is_empty()).then(|| serde_json::to_string(&parked.attributes)).and_then(Result::ok))
-            .collect();
-        let rows: Vec<(&NewParked, &Body, &Option<String>)> =
-            parked.iter().zip(&bodies).zip(&attributes).map(|((parked, body), attributes)| (parked, body, attributes)).collect();
         run("parking messages", || async {
             let mut tx = self.begin().await?;
-            let mut ids: HashMap<String, ParkedId> = HashMap::with_capacity(parked.len());
-            let bytes = |(parked, body, attributes): &(&NewParked, &Body, &Option<String>)| {
-                let texts = parked.from.len() + parked.refused.detail.len() + parked.digest.len() + body.text.len();
-                let maybe = parked.content_type.as_ref().map_or(0, String::len) + attributes.as_ref().map_or(0, String::len);
-                ID_BYTES + 13 * VALUE_BYTES + 60 + texts + maybe
-            };
-            for parcel in parcels(&rows, bytes) {
-                let parked = || parcel.iter().map(|(parked, ..)| *parked);
-                let clean = |text: &str, most: usize| bounded(text, most).into_owned();
-                let from: Vec<String> = parked().map(|parked| clean(&parked.from, MAX_TEXT_CHARS)).collect();
-                let details: Vec<String> = parked().map(|parked| clean(&parked.refused.detail, MAX_WHY_CHARS)).collect();
-                let types: Vec<Option<String>> =
-                    parked().map(|parked| parked.content_type.as_deref().map(|text| clean(text, MAX_TEXT_CHARS))).collect();
-                let digests: Vec<String> = parked().map(|parked| clean(&parked.digest, MAX_TEXT_CHARS)).collect();
-                let batch = Batch::default()
-                    .ids("id", parked().map(|parked| parked.id.uuid()))
-                    .texts("digest", digests.iter().map(|text| Some(text.as_str())))
-                    .numbers("received_at", parked().map(|parked| Some(to_ms(parked.received_at))))
-                    .texts("via", parked().map(|parked| Some(parked.via.as_str())))
-                    .texts("sender", from.iter().map(|text| Some(text.as_str())))
-                    .texts("reason", parked().map(|parked| Some(parked.refused.reason.as_str())))
-                    .texts("detail", details.iter().map(|text| Some(text.as_str())))
-                    .numbers("bytes", parked().map(|parked| i64::try_from(parked.body.len()).ok()))
-                    .smalls("cut", parcel.iter().map(|(_, body, _)| Some(i16::from(body.cut))))
-                    .smalls("in_base64", parcel.iter().map(|(_, body, _)| Some(i16::from(body.in_base64))))
-                    .texts("content_type", types.iter().map(Option::as_deref))
-                    .texts("attributes", parcel.iter().map(|(.., attributes)| attributes.as_deref()))
-                    .texts("body", parcel.iter().map(|(_, body, _)| Some(body.text.as_str())));
-                let sql = format!(
-                    "INSERT INTO parked_alert (id, digest, received_at, via, sender, reason, detail, state, bytes, cut, in_base64, content_type, \
-                     attributes, body) SELECT v.id, v.digest, v.received_at, v.via, v.sender, v.reason, v.detail, '{}', v.bytes, v.cut, v.in_base64, \
-                     v.content_type, v.attributes, v.body FROM [[v]] WHERE true ON CONFLICT (digest) WHERE state = 'parked' DO NOTHING",
-                    ParkedState::Parked
-                );
-                tx.execute(&sql, &[], Some(&batch)).await?;
-                let batch = Batch::default().texts("digest", digests.iter().map(|text| Some(text.as_str())));
-                let sql = "SELECT p.digest, p.id FROM [[v]] JOIN parked_alert p ON p.digest = v.digest AND p.state = 'parked'";
-                for row in tx.fetch(sql, &[], Some(&batch)).await? {
-                    ids.insert(row.get(0)?, ParkedId::from_uuid(row.get(1)?));
-                }
+            // Somebody who sends the same again and again costs a look, and not the body each time.
+            let digests: Vec<Cow<'_, str>> = parked.iter().map(|parked| bounded(&parked.digest, MAX_TEXT_CHARS)).collect();
+            let mut ids = parked_before(&mut tx, &digests.iter().map(AsRef::as_ref).collect::<Vec<_>>()).await?;
+            let mut seen = HashSet::new();
+            let with_digest = parked.iter().zip(&digests).map(|(parked, digest)| (parked, digest.as_ref()));
+            let new: Vec<(&NewParked, &str)> =
+                with_digest.filter(|(_, digest)| !ids.contains_key(*digest) && seen.insert(*digest)).collect();
+            if !new.is_empty() {
+                insert(&mut tx, &new).await?;
+                ids.extend(parked_before(&mut tx, &new.iter().map(|(_, digest)| *digest).collect::<Vec<_>>()).await?);
+                tx.commit().await?;
             }
-            tx.commit().await?;
-            let id = |parked: &NewParked| ids.get(bounded(&parked.digest, MAX_TEXT_CHARS).as_ref()).copied();
-            parked.iter().map(|parked| id(parked).ok_or_else(|| StoreError::Inconsistent(format!("{} was not parked", parked.id)))).collect()
+            let id = |(parked, digest): (&NewParked, &Cow<'_, str>)| {
+                ids.get(digest.as_ref()).copied().ok_or_else(|| StoreError::Inconsistent(format!("{} was not parked", parked.id)))
+            };
+            parked.iter().zip(&digests).map(id).collect()
         })
         .await
     }
