@@ -4,29 +4,18 @@ use std::io::Read;
 use std::path::Path;
 
 use muster_wire::http::{CollectionFile, MAX_FILE_DOCUMENTS, MAX_TARGET_DEVICES};
-use serde_saphyr::{Options, budget, options};
 
+use crate::documents::{open, option, parse};
 use crate::failure::Failure;
 
 /// Largest file, in bytes: a request to the API may have as many.
 const MAX_FILE_BYTES: u64 = 8 * 1024 * 1024;
 /// Most values in a file: the longest list of devices, and room for the rest.
 const MAX_NODES: usize = MAX_TARGET_DEVICES + 10_000;
-/// Deepest nesting. A collection has six levels.
-const MAX_DEPTH: usize = 32;
-/// Most aliases (`*name`) in a file.
-const MAX_ALIASES: usize = 100;
-/// Most values that aliases may stand for, all together: what a file says once and uses often, and not what grows by itself.
-const MAX_ALIASED_NODES: usize = 10_000;
 
 /// The collections in a file, at least one; `-` is standard input.
 pub(crate) fn read(path: &Path) -> Result<Vec<CollectionFile>, Failure> {
-    let name = format!("--file {}", path.display());
-    if path.as_os_str() == "-" {
-        return documents(&name, std::io::stdin().lock());
-    }
-    let file = std::fs::File::open(path).map_err(|error| Failure::usage(&name, error.to_string()))?;
-    documents(&name, file)
+    documents(&option(path), open(path)?)
 }
 
 fn documents(name: &str, input: impl Read) -> Result<Vec<CollectionFile>, Failure> {
@@ -37,7 +26,7 @@ fn documents(name: &str, input: impl Read) -> Result<Vec<CollectionFile>, Failur
         return Err(wrong(format!("it is larger than {MAX_FILE_BYTES} bytes; is it the right file?"))
             .with_next("choose the devices by a condition instead of a list, or divide the file"));
     }
-    let documents = parse(&text).map_err(|why| {
+    let documents = parse(&text, MAX_NODES, MAX_FILE_DOCUMENTS).map_err(|why| {
         wrong(format!("it holds no collection: {why}"))
             .with_next("muster apply --help shows one; muster apply --schema describes each member")
     })?;
@@ -51,39 +40,12 @@ fn documents(name: &str, input: impl Read) -> Result<Vec<CollectionFile>, Failur
     }
 }
 
-/// What is JSON is read as the API reads it; everything else is YAML.
-fn parse(text: &str) -> Result<Vec<CollectionFile>, String> {
-    match serde_json::from_str(text) {
-        Ok(document) => Ok(vec![document]),
-        Err(error) if error.is_data() => Err(error.to_string()),
-        Err(_) => serde_saphyr::from_multiple_with_options(text, limits()).map_err(|error| error.to_string()),
-    }
-}
-
-fn limits() -> Options {
-    let mut limits = options! {
-        budget: budget! {
-            max_nodes: MAX_NODES,
-            max_events: 4 * MAX_NODES,
-            max_depth: MAX_DEPTH,
-            max_aliases: MAX_ALIASES,
-            max_anchors: MAX_ALIASES,
-            // One more than is taken, so that the message about too many is ours.
-            max_documents: MAX_FILE_DOCUMENTS + 1,
-        },
-        // `no` is a word, and a collection has places for words.
-        strict_booleans: true,
-        with_snippet: false,
-    };
-    limits.alias_limits.max_total_replayed_events = MAX_ALIASED_NODES;
-    limits
-}
-
 #[cfg(test)]
 mod tests {
     use muster_wire::http::{CollectionRequest, Target};
 
     use super::*;
+    use crate::documents::{MAX_ALIASED_NODES, MAX_ALIASES};
     use crate::failure::exit;
 
     const PING: &str = "request: {kind: ping}\ntarget: {kind: all}\n";

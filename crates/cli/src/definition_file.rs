@@ -4,8 +4,8 @@ use std::io::Read;
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
-use serde_saphyr::{Options, budget, options};
 
+use crate::documents::{open, option, parse};
 use crate::failure::Failure;
 
 /// Largest file, in bytes. A definition has a few lines.
@@ -14,21 +14,10 @@ const MAX_FILE_BYTES: u64 = 1024 * 1024;
 pub(crate) const MAX_DEFINITIONS: usize = 1_000;
 /// Most values in a file.
 const MAX_NODES: usize = 100_000;
-/// Deepest nesting. A definition has five levels.
-const MAX_DEPTH: usize = 32;
-/// Most aliases (`*name`) in a file.
-const MAX_ALIASES: usize = 100;
-/// Most values that aliases may stand for, all together.
-const MAX_ALIASED_NODES: usize = 10_000;
 
 /// The definitions in a file, at least one; `-` is standard input. `noun` is what they are, as in `muster rules`.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path, noun: &str) -> Result<Vec<T>, Failure> {
-    let name = format!("--file {}", path.display());
-    if path.as_os_str() == "-" {
-        return definitions(&name, noun, std::io::stdin().lock());
-    }
-    let file = std::fs::File::open(path).map_err(|error| Failure::usage(&name, error.to_string()))?;
-    definitions(&name, noun, file)
+    definitions(&option(path), noun, open(path)?)
 }
 
 /// The one definition in a file.
@@ -36,22 +25,17 @@ pub(crate) fn read_one<T: DeserializeOwned>(path: &Path, noun: &str) -> Result<T
     let mut all = read(path, noun)?;
     match all.pop() {
         Some(one) if all.is_empty() => Ok(one),
-        _ => Err(Failure::usage(format!("--file {}", path.display()), format!("it holds {}; here one is meant", all.len() + 1))),
+        _ => Err(Failure::usage(option(path), format!("it holds {}; here one is meant", all.len() + 1))),
     }
 }
 
 /// The bytes of a file that is sent as it is, at most `most`.
 pub(crate) fn bytes(path: &Path, most: usize) -> Result<Vec<u8>, Failure> {
-    let fail = |error: std::io::Error| Failure::usage(format!("--file {}", path.display()), error.to_string());
     let mut bytes = Vec::new();
-    let bound = most as u64 + 1;
-    if path.as_os_str() == "-" {
-        std::io::stdin().lock().take(bound).read_to_end(&mut bytes).map_err(fail)?;
-    } else {
-        std::fs::File::open(path).map_err(fail)?.take(bound).read_to_end(&mut bytes).map_err(fail)?;
-    }
+    let read = open(path)?.take(most as u64 + 1).read_to_end(&mut bytes);
+    read.map_err(|error| Failure::usage(option(path), error.to_string()))?;
     if bytes.len() > most {
-        return Err(Failure::usage(format!("--file {}", path.display()), format!("it is larger than {most} bytes; is it the right file?")));
+        return Err(Failure::usage(option(path), format!("it is larger than {most} bytes; is it the right file?")));
     }
     Ok(bytes)
 }
@@ -63,40 +47,12 @@ fn definitions<T: DeserializeOwned>(name: &str, noun: &str, input: impl Read) ->
     if read as u64 > MAX_FILE_BYTES {
         return Err(wrong(format!("it is larger than {MAX_FILE_BYTES} bytes; is it the right file?")));
     }
-    let found = parse(&text).map_err(|why| wrong(format!("it holds no {noun}: {why}")))?;
+    let found = parse(&text, MAX_NODES, MAX_DEFINITIONS).map_err(|why| wrong(format!("it holds no {noun}: {why}")))?;
     match found.len() {
         0 => Err(wrong("it is empty".to_owned())),
         1..=MAX_DEFINITIONS => Ok(found),
         more => Err(wrong(format!("it holds {more}; at most {MAX_DEFINITIONS} are read"))),
     }
-}
-
-/// What is JSON is read as the API reads it; everything else is YAML.
-fn parse<T: DeserializeOwned>(text: &str) -> Result<Vec<T>, String> {
-    match serde_json::from_str(text) {
-        Ok(one) => Ok(vec![one]),
-        Err(error) if error.is_data() => Err(error.to_string()),
-        Err(_) => serde_saphyr::from_multiple_with_options(text, limits()).map_err(|error| error.to_string()),
-    }
-}
-
-fn limits() -> Options {
-    let mut limits = options! {
-        budget: budget! {
-            max_nodes: MAX_NODES,
-            max_events: 4 * MAX_NODES,
-            max_depth: MAX_DEPTH,
-            max_aliases: MAX_ALIASES,
-            max_anchors: MAX_ALIASES,
-            // One more than is taken, so that the message about too many is ours.
-            max_documents: MAX_DEFINITIONS + 1,
-        },
-        // `no` is a word, and a rule has places for words.
-        strict_booleans: true,
-        with_snippet: false,
-    };
-    limits.alias_limits.max_total_replayed_events = MAX_ALIASED_NODES;
-    limits
 }
 
 #[cfg(test)]

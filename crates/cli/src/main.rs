@@ -12,6 +12,7 @@ mod client;
 mod collection_file;
 mod commands;
 mod definition_file;
+mod documents;
 mod failure;
 mod follow;
 mod moment;
