@@ -1,13 +1,15 @@
 //! Alerts as people at the API see them: what was taken in, what waits because it was no alert, the catalogue, the rules and the storms.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
 use http::StatusCode;
 use http::header::{self, HeaderMap};
 use muster_domain::alert::{Fault, check_indicator, check_rule};
-use muster_store::{AlertLimits, Changed, ReceivedAlert, Taken};
-use muster_wire::alert::{self, Alert, AlertVia, AttributeValue, Poison, RawAlert, Refused, SourceRules};
+use muster_intake::Incoming;
+use muster_store::{AlertLimits, Changed, Taken};
+use muster_wire::alert::{AlertVia, AttributeValue, Poison, Refused};
 use muster_wire::http::{
     AlertAnswer, AlertView, IndicatorView, MAX_INDICATORS, MAX_PREVIEW_SECONDS, MAX_RULES, NewIndicator, NewRule, ParkedState, ParkedView,
     Replay, RulePreview, RuleTest, RuleView, StormCollected,
@@ -16,6 +18,7 @@ use muster_wire::{AlertId, DeviceId, ParkedId, StormId};
 use time::OffsetDateTime;
 
 use crate::api::Api;
+use crate::api::guard::Caller;
 use crate::api::problem::{ApiError, ApiResult};
 use crate::settings::Settings;
 
@@ -24,92 +27,68 @@ pub(crate) fn limits(api: &Api) -> AlertLimits {
     api.settings.alert_limits()
 }
 
-/// A message as it came, and what its way in says about who sent it.
-pub(crate) struct Message {
-    /// The way by which it came.
-    pub(crate) via: AlertVia,
-    /// The only device its sender may speak for.
-    pub(crate) speaks_for: Option<DeviceId>,
-    /// The only tenant its sender may speak for.
-    pub(crate) tenant: Option<String>,
-    /// What its source may send.
-    pub(crate) rules: SourceRules,
-    /// Content type.
-    pub(crate) content_type: Option<String>,
-    /// Attributes beside the body.
-    pub(crate) attributes: Vec<(String, AttributeValue)>,
-    /// The body.
-    pub(crate) body: Vec<u8>,
+/// What was posted. The attributes of an event in binary form stand in its headers.
+pub(crate) fn posted(settings: &Settings, caller: &Caller, headers: &HeaderMap, body: Bytes) -> Incoming {
+    Incoming {
+        via: AlertVia::Http,
+        from: caller.0.clone(),
+        content_type: content_type(headers),
+        attributes: attributes(headers),
+        body,
+        rules: Arc::new(settings.posted_rules()),
+        tenant: None,
+        speaks_for: None,
+        received_at: OffsetDateTime::now_utc(),
+        unreadable: None,
+    }
 }
 
-impl Message {
-    /// From a request over HTTP: the attributes of an event in binary form stand in its headers.
-    pub(crate) fn from_http(api: &Api, headers: &HeaderMap, body: &Bytes) -> Self {
-        Self {
-            via: AlertVia::Http,
-            speaks_for: None,
-            tenant: None,
-            rules: api.settings.posted_rules(),
-            content_type: content_type(headers),
-            attributes: attributes(headers),
-            body: body.to_vec(),
+/// What was parked, mended or as it was, as if it came now. Who may speak for whom stays as it was when the message came: mending it gives
+/// nobody a say.
+fn put_in_again(settings: &Settings, parked: &ParkedView, replay: Replay, now: OffsetDateTime) -> Result<Incoming, Refused> {
+    use base64::Engine as _;
+    let device = || parked.from.parse::<DeviceId>().map_err(|error| Refused::new(Poison::NoDevice, error.to_string()));
+    let (speaks_for, tenant, rules) = match parked.via {
+        AlertVia::Mqtt => {
+            let device = device()?;
+            let rules = settings.device_rules(&device);
+            (Some(device), None, rules)
         }
-    }
-
-    /// From what was parked, mended or as it was. Who may speak for whom stays as it was when the message came: mending it gives nobody a say.
-    fn from_parked(settings: &Settings, parked: &ParkedView, replay: Replay) -> Result<Self, Refused> {
-        use base64::Engine as _;
-        let device = || parked.from.parse::<DeviceId>().map_err(|error| Refused::new(Poison::NoDevice, error.to_string()));
-        let (speaks_for, tenant, rules) = match parked.via {
-            AlertVia::Mqtt => {
-                let device = device()?;
-                let rules = settings.device_rules(&device);
-                (Some(device), None, rules)
-            }
-            AlertVia::Amqp => (None, settings.queue_tenant(), settings.queue_rules()),
-            AlertVia::Http => (None, None, settings.posted_rules()),
-        };
-        let kept = || match (&parked.body, &parked.body_base64) {
-            (Some(text), _) => Ok(text.clone().into_bytes()),
-            (None, Some(coded)) => base64::engine::general_purpose::STANDARD
-                .decode(coded)
-                .map_err(|_| Refused::new(Poison::NotJson, "what was kept of the body cannot be read")),
-            (None, None) => Ok(Vec::new()),
-        };
-        Ok(Self {
-            via: parked.via,
-            speaks_for,
-            tenant,
-            rules,
-            content_type: replay.content_type.or_else(|| parked.content_type.clone()),
-            attributes: parked.attributes.iter().map(|(name, value)| (name.clone(), AttributeValue::Text(value.clone()))).collect(),
-            body: replay.body.map_or_else(kept, |text| Ok(text.into_bytes()))?,
-        })
-    }
-
-    /// The alert in it.
-    fn read(&self, received_at: OffsetDateTime) -> Result<Alert, Refused> {
-        let raw = RawAlert { content_type: self.content_type.as_deref(), attributes: &self.attributes, body: &self.body };
-        alert::parse(&raw, &self.rules, received_at)
-    }
-
-    fn received<'a>(&'a self, alert: &'a Alert, now: OffsetDateTime) -> ReceivedAlert<'a> {
-        let (tenant, speaks_for) = (self.tenant.as_deref(), self.speaks_for.as_ref());
-        ReceivedAlert { alert, via: self.via, tenant, speaks_for, received_at: now }
-    }
+        AlertVia::Amqp => (None, settings.queue_tenant(), settings.queue_rules()),
+        AlertVia::Http => (None, None, settings.posted_rules()),
+    };
+    let kept = || match (&parked.body, &parked.body_base64) {
+        (Some(text), _) => Ok(text.clone().into_bytes()),
+        (None, Some(coded)) => base64::engine::general_purpose::STANDARD
+            .decode(coded)
+            .map_err(|_| Refused::new(Poison::NotJson, "what was kept of the body cannot be read")),
+        (None, None) => Ok(Vec::new()),
+    };
+    Ok(Incoming {
+        via: parked.via,
+        from: parked.from.as_str().into(),
+        content_type: replay.content_type.or_else(|| parked.content_type.clone()),
+        attributes: parked.attributes.iter().map(|(name, value)| (name.clone(), AttributeValue::Text(value.clone()))).collect(),
+        body: replay.body.map_or_else(kept, |text| Ok(text.into_bytes()))?.into(),
+        rules: Arc::new(rules),
+        tenant: tenant.map(Arc::from),
+        speaks_for,
+        received_at: now,
+        unreadable: None,
+    })
 }
 
 /// What headers of an event begin with.
 const ATTRIBUTE: &str = "ce-";
 
 /// Content type of a request, where it has one.
-pub(crate) fn content_type(headers: &HeaderMap) -> Option<String> {
+fn content_type(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(header::CONTENT_TYPE)?;
     Some(String::from_utf8_lossy(value.as_bytes()).into_owned()).filter(|text| !text.is_empty())
 }
 
 /// Those headers that belong to the event; the others (a token among them) are not looked at and not kept.
-pub(crate) fn attributes(headers: &HeaderMap) -> Vec<(String, AttributeValue)> {
+fn attributes(headers: &HeaderMap) -> Vec<(String, AttributeValue)> {
     let ours = headers.iter().filter(|(name, _)| name.as_str().starts_with(ATTRIBUTE));
     ours.map(|(name, value)| {
         let value = match std::str::from_utf8(value.as_bytes()) {
@@ -122,8 +101,8 @@ pub(crate) fn attributes(headers: &HeaderMap) -> Vec<(String, AttributeValue)> {
 }
 
 /// Takes one message in, as if it came now.
-async fn take_one(api: &Api, message: &Message, first_came_at: OffsetDateTime, now: OffsetDateTime) -> ApiResult<Taken> {
-    let mut alert = match message.read(now) {
+async fn take_one(api: &Api, message: &Incoming, first_came_at: OffsetDateTime, now: OffsetDateTime) -> ApiResult<Taken> {
+    let mut alert = match message.read() {
         Ok(alert) => alert,
         Err(refused) => return Ok(Taken::Refused(refused)),
     };
@@ -131,8 +110,7 @@ async fn take_one(api: &Api, message: &Message, first_came_at: OffsetDateTime, n
         // Nobody said when it was, so it was when it first came; not when somebody mended it.
         alert.fired_at = first_came_at;
     }
-    let received = message.received(&alert, now);
-    let taken = api.store.take_alerts(&[received], &limits(api), now).await?;
+    let taken = api.store.take_alerts(&[message.received(&alert)], &limits(api), now).await?;
     Ok(taken.into_iter().next().expect("one result for each alert"))
 }
 
@@ -152,7 +130,7 @@ pub(crate) async fn replay(api: &Api, caller: &str, id: ParkedId, replay: Replay
         )
         .next_step("give the body anew, or drop it"));
     }
-    let taken = match Message::from_parked(&api.settings, &parked, replay) {
+    let taken = match put_in_again(&api.settings, &parked, replay, now) {
         Ok(message) => take_one(api, &message, parked.received_at, now).await?,
         Err(refused) => Taken::Refused(refused),
     };
@@ -335,12 +313,11 @@ pub(crate) async fn put_rule(api: &Api, caller: &str, new: &NewRule, change: boo
 }
 
 /// What would be decided about a message now.
-pub(crate) async fn test(api: &Api, message: &Message) -> ApiResult<RuleTest> {
+pub(crate) async fn test(api: &Api, message: &Incoming) -> ApiResult<RuleTest> {
     let now = OffsetDateTime::now_utc();
     let bad = |refused: &Refused| no_alert(refused, StatusCode::BAD_REQUEST);
-    let alert = message.read(now).map_err(|refused| bad(&refused))?;
-    let received = message.received(&alert, now);
-    api.store.test_alert(&received, &limits(api), now).await?.map_err(|refused| bad(&refused))
+    let alert = message.read().map_err(|refused| bad(&refused))?;
+    api.store.test_alert(&message.received(&alert), &limits(api), now).await?.map_err(|refused| bad(&refused))
 }
 
 /// What a rule would have done with the alerts of the last `seconds`.
@@ -361,6 +338,8 @@ mod tests {
     use muster_wire::alert::MAX_ALERT_BYTES;
 
     use super::*;
+
+    const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
     fn settings() -> Settings {
         Settings::load_from(None, std::iter::empty(), &[]).expect("the defaults")
@@ -389,23 +368,26 @@ mod tests {
     #[test]
     fn who_mends_a_message_speaks_for_nobody_else() {
         let mended = Replay { body: Some("{}".to_owned()), content_type: Some("application/cloudevents+json".to_owned()) };
-        let message = Message::from_parked(&settings(), &parked(AlertVia::Mqtt, "press-1"), mended).expect("it can be read");
-        assert_eq!((message.speaks_for, message.body), ("press-1".parse().ok(), b"{}".to_vec()));
+        let message = put_in_again(&settings(), &parked(AlertVia::Mqtt, "press-1"), mended, NOW).expect("it can be read");
+        assert_eq!((message.speaks_for, message.body), ("press-1".parse().ok(), "{}".into()));
         assert_eq!(message.content_type.as_deref(), Some("application/cloudevents+json"));
         assert_eq!(message.attributes.len(), 1, "what stood beside the body stays");
-        let unknown = Message::from_parked(&settings(), &parked(AlertVia::Mqtt, "a/b"), Replay::default());
+        let unknown = put_in_again(&settings(), &parked(AlertVia::Mqtt, "a/b"), Replay::default(), NOW);
         assert_eq!(unknown.err().map(|refused| refused.reason), Some(Poison::NoDevice), "a sender that cannot be named is not let through");
     }
 
     #[test]
     fn what_is_not_mended_is_as_it_came() {
-        let message = Message::from_parked(&settings(), &parked(AlertVia::Http, "127.0.0.1"), Replay::default()).expect("it can be read");
-        assert_eq!((message.speaks_for, message.body), (None, b"{]".to_vec()));
+        let message = put_in_again(&settings(), &parked(AlertVia::Http, "127.0.0.1"), Replay::default(), NOW).expect("it can be read");
+        assert_eq!((message.speaks_for, message.body), (None, "{]".into()));
         assert_eq!(message.content_type.as_deref(), Some("application/json"));
         let bytes = ParkedView { body: None, body_base64: Some("//4=".to_owned()), ..parked(AlertVia::Amqp, "alerts") };
-        assert_eq!(Message::from_parked(&settings(), &bytes, Replay::default()).map(|message| message.body).ok(), Some(vec![0xff, 0xfe]));
+        assert_eq!(
+            put_in_again(&settings(), &bytes, Replay::default(), NOW).map(|message| message.body).ok(),
+            Some(vec![0xff, 0xfe].into())
+        );
         let broken = ParkedView { body: None, body_base64: Some("?".to_owned()), ..parked(AlertVia::Amqp, "alerts") };
-        assert!(Message::from_parked(&settings(), &broken, Replay::default()).is_err());
+        assert!(put_in_again(&settings(), &broken, Replay::default(), NOW).is_err());
     }
 
     #[test]
@@ -419,15 +401,8 @@ mod tests {
         let attributes = attributes(&headers);
         assert_eq!(attributes.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["ce-id", "ce-source"], "no credential is kept");
         assert_eq!(content_type(&headers).as_deref(), Some("application/json"));
-        let large = Message {
-            via: AlertVia::Http,
-            speaks_for: None,
-            tenant: None,
-            rules: SourceRules::default(),
-            content_type: None,
-            attributes,
-            body: vec![b' '; MAX_ALERT_BYTES + 1],
-        };
-        assert_eq!(large.read(OffsetDateTime::UNIX_EPOCH).expect_err("too large").reason, Poison::TooLarge);
+        let body = vec![b' '; MAX_ALERT_BYTES + 1].into();
+        let large = posted(&settings(), &Caller("somebody".into()), &headers, body);
+        assert_eq!(large.read().expect_err("too large").reason, Poison::TooLarge);
     }
 }

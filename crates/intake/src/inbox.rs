@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use muster_store::{AlertLimits, MAX_ALERTS, ReceivedAlert, Store, StoreError, Taken};
 use muster_wire::CollectionId;
-use muster_wire::alert::{self, Alert, AlertVia, Poison, Refused};
+use muster_wire::alert::{Alert, AlertVia, Poison, Refused};
 use muster_wire::http::{AlertAnswer, AlertOutcome};
 use time::OffsetDateTime;
 
@@ -43,7 +43,7 @@ impl<L: Ledger> Inbox<L> {
     pub async fn take(&self, messages: &[Incoming]) -> Result<Vec<Settled>, StoreError> {
         let now = OffsetDateTime::now_utc();
         metrics::histogram!("muster_intake_batch").record(messages.len() as f64);
-        let read: Vec<Result<Alert, Refused>> = messages.iter().map(read).collect();
+        let read: Vec<Result<Alert, Refused>> = messages.iter().map(Incoming::read).collect();
         // What is no alert is parked first: should the database go away in between, an alert that was taken is answered as a repetition
         // when it comes again, and nobody would hear what became of it.
         let mut settled: Vec<Option<Settled>> = messages.iter().map(|_| None).collect();
@@ -51,7 +51,7 @@ impl<L: Ledger> Inbox<L> {
         self.park(messages, refused, &mut settled).await?;
 
         let good: Vec<(usize, &Alert)> = read.iter().enumerate().filter_map(|(at, read)| Some((at, read.as_ref().ok()?))).collect();
-        let received: Vec<_> = good.iter().map(|(at, alert)| received(&messages[*at], alert)).collect();
+        let received: Vec<_> = good.iter().map(|(at, alert)| messages[*at].received(alert)).collect();
         let mut taken = Vec::with_capacity(received.len());
         for batch in received.chunks(MAX_ALERTS) {
             self.take_batch(batch, now, &mut taken).await?;
@@ -145,23 +145,6 @@ impl<L: Ledger> Inbox<L> {
             (self.poke)(made);
         }
         Ok(())
-    }
-}
-
-fn read(message: &Incoming) -> Result<Alert, Refused> {
-    match &message.unreadable {
-        Some(refused) => Err(refused.clone()),
-        None => alert::parse(&message.raw(), &message.rules, message.received_at),
-    }
-}
-
-fn received<'a>(message: &'a Incoming, alert: &'a Alert) -> ReceivedAlert<'a> {
-    ReceivedAlert {
-        alert,
-        via: message.via,
-        tenant: message.tenant.as_deref(),
-        speaks_for: message.speaks_for.as_ref(),
-        received_at: message.received_at,
     }
 }
 

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use muster_store::NewParked;
-use muster_wire::alert::{AlertVia, AttributeValue, RawAlert, Refused, SourceRules};
+use muster_store::{NewParked, ReceivedAlert};
+use muster_wire::alert::{self, Alert, AlertVia, AttributeValue, RawAlert, Refused, SourceRules};
 use muster_wire::http::AlertAnswer;
 use muster_wire::{DeviceId, ParkedId};
 use sha2::{Digest as _, Sha256};
@@ -57,9 +57,29 @@ pub enum Settled {
 }
 
 impl Incoming {
-    /// As the parser takes it.
-    pub(crate) fn raw(&self) -> RawAlert<'_> {
-        RawAlert { content_type: self.content_type.as_deref(), attributes: &self.attributes, body: &self.body }
+    /// The alert in it.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub fn read(&self) -> Result<Alert, Refused> {
+        match &self.unreadable {
+            Some(refused) => Err(refused.clone()),
+            None => {
+                let raw = RawAlert { content_type: self.content_type.as_deref(), attributes: &self.attributes, body: &self.body };
+                alert::parse(&raw, &self.rules, self.received_at)
+            }
+        }
+    }
+
+    /// The alert that was read from it, as the store takes it.
+    pub fn received<'a>(&'a self, alert: &'a Alert) -> ReceivedAlert<'a> {
+        ReceivedAlert {
+            alert,
+            via: self.via,
+            tenant: self.tenant.as_deref(),
+            speaks_for: self.speaks_for.as_ref(),
+            received_at: self.received_at,
+        }
     }
 
     /// To be kept, because of this.

@@ -8,12 +8,11 @@ use axum::extract::{DefaultBodyLimit, FromRequest as _, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, post};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use muster_intake::{Incoming, NotTaken, Settled};
+use muster_intake::{NotTaken, Settled};
 use muster_store::StoreError;
 use muster_wire::ParkedId;
-use muster_wire::alert::{AlertVia, MAX_ALERT_BYTES, Refused};
+use muster_wire::alert::{MAX_ALERT_BYTES, Refused};
 use muster_wire::http::{AlertAnswer, Problem};
-use time::OffsetDateTime;
 
 use super::Api;
 use super::extract::{BODY_TIMEOUT, Json};
@@ -59,20 +58,8 @@ async fn allow(headers: HeaderMap) -> Response {
         (status = 503, body = Problem, content_type = "application/problem+json", description = "Nothing was lost that was not posted: post it again"),
     ))]
 pub(crate) async fn raise(State(api): State<Arc<Api>>, Extension(caller): Extension<Caller>, request: Request) -> ApiResult<Response> {
-    let (content_type, attributes) = (alerts::content_type(request.headers()), alerts::attributes(request.headers()));
-    let body = body(request).await?;
-    let message = Incoming {
-        via: AlertVia::Http,
-        from: caller.0,
-        content_type,
-        attributes,
-        body,
-        rules: Arc::new(api.settings.posted_rules()),
-        tenant: None,
-        speaks_for: None,
-        received_at: OffsetDateTime::now_utc(),
-        unreadable: None,
-    };
+    let headers = request.headers().clone();
+    let message = alerts::posted(&api.settings, &caller, &headers, body(request).await?);
     match api.desk.post(message).await {
         Ok(Settled::Answered(answer)) => Ok((StatusCode::ACCEPTED, Json(answer)).into_response()),
         Ok(Settled::Parked { id, refused }) => Err(refusal(id, refused)),

@@ -15,7 +15,7 @@ use super::extract::{Id, Json, Query};
 use super::guard::Caller;
 use super::problem::{ApiError, ApiResult};
 use super::{Api, cursor};
-use crate::alerts::{self, Message};
+use crate::alerts;
 
 const LIST: &str = "rules";
 /// How far a preview looks back when nobody says how far: a week.
@@ -131,8 +131,13 @@ pub(crate) async fn delete(
 #[utoipa::path(post, path = "/api/v1/rules/test", tag = "rules",
     request_body(content = Object, content_type = "application/cloudevents+json", description = "An event"),
     responses((status = 200, body = RuleTest), (status = 400, body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn test(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> ApiResult<Json<RuleTest>> {
-    alerts::test(&api, &Message::from_http(&api, &headers, &body)).await.map(Json)
+pub(crate) async fn test(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> ApiResult<Json<RuleTest>> {
+    alerts::test(&api, &alerts::posted(&api.settings, &caller, &headers, body)).await.map(Json)
 }
 
 /// How far back.
