@@ -19,6 +19,11 @@ use crate::presence::{OFFLINE, ONLINE, UNKNOWN};
 /// Most ids in one answer of [`Store::all_device_ids`] and [`Store::matching_devices`].
 pub(crate) const MAX_IDS: u32 = 10_000;
 
+/// The tag that says whose device it is, of `device AS d`.
+pub(crate) const TENANT_OF: &str = "CAST(d.tags->>'tenant' AS text)";
+/// What people say a device is, else what it says itself.
+pub(crate) const MODEL_OF: &str = "CAST(COALESCE(d.tags->>'model', d.reported->>'model') AS text)";
+
 /// What has to be known of a device before it is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownDevice {

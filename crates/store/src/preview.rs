@@ -11,15 +11,13 @@ use uuid::Uuid;
 use crate::apply::{device_id, task_id};
 use crate::collections::{number, parse};
 use crate::connect::Store;
+use crate::devices::MODEL_OF;
 use crate::dialect::{Batch, Row, VALUE_BYTES, Value, parcels};
 use crate::error::{StoreError, run};
 use crate::instant::to_ms;
 
 /// Newest bundles that an estimate is made from.
 const MAX_PAST: i64 = 1000;
-
-/// What people say a device is, else what it says itself.
-const MODEL_OF: &str = "COALESCE(CAST(d.tags->>'model' AS text), CAST(d.reported->>'model' AS text))";
 
 impl Store {
     /// Those of the devices that are at work on a bundle, in no order.

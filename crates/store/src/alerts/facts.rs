@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::apply::{device_id, task_state};
 use crate::collections::number;
+use crate::devices::{MODEL_OF, TENANT_OF};
 use crate::dialect::{Batch, ID_BYTES, Tx, VALUE_BYTES, Value, parcels};
 use crate::error::StoreError;
 use crate::instant::{maybe_from_ms, to_ms};
@@ -74,11 +75,8 @@ pub(super) struct Stratum {
     pub(super) model: String,
 }
 
-/// The words by which devices are told apart, from `device AS d`.
-pub(super) const TENANT: &str = "CAST(d.tags->>'tenant' AS text)";
-/// Only to tell strata apart: consent of a site asks the tag alone.
+/// Site and version of `device AS d`, by which strata are told apart: consent of a site asks the tag alone.
 pub(super) const SITE: &str = "CAST(COALESCE(d.tags->>'site', d.reported->>'site') AS text)";
-pub(super) const MODEL: &str = "CAST(COALESCE(d.tags->>'model', d.reported->>'model') AS text)";
 pub(super) const VERSION: &str =
     "CAST(COALESCE(d.tags->>'version', d.reported->>'version', d.reported->>'firmware', d.agent_version) AS text)";
 
@@ -86,7 +84,7 @@ pub(super) const VERSION: &str =
 /// and otherwise the first by id.
 pub(super) async fn resolve(tx: &mut Tx, refs: &[&str]) -> Result<HashMap<String, Device>, StoreError> {
     let sql = format!(
-        "SELECT v.ref, d.id, {TENANT}, {SITE}, {MODEL}, {VERSION}, d.clock_skew_ms FROM [[v]] JOIN device d ON lower(d.id) = v.lower ORDER BY d.id"
+        "SELECT v.ref, d.id, {TENANT_OF}, {SITE}, {MODEL_OF}, {VERSION}, d.clock_skew_ms FROM [[v]] JOIN device d ON lower(d.id) = v.lower ORDER BY d.id"
     );
     // What is no device id cannot be in the registry, and may hold what a database does not take.
     let mut asked: Vec<&str> = refs.iter().copied().filter(|text| text.parse::<DeviceId>().is_ok()).collect();

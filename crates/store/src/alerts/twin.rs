@@ -8,7 +8,7 @@ use muster_wire::{CollectionId, DeviceId, StormId};
 use time::OffsetDateTime;
 
 use super::AlertLimits;
-use super::facts::{MODEL, SITE, Stratum, TENANT, VERSION, used};
+use super::facts::{SITE, Stratum, VERSION, used};
 use super::ledger::{Scopes, Uses};
 use super::write::{count_uses, of_devices};
 use crate::apply::device_id;
@@ -16,6 +16,7 @@ use crate::collections::parse;
 use crate::consent::effective_in;
 use crate::create::NewCollection;
 use crate::create_many::{OfOne, create_of_one};
+use crate::devices::{MODEL_OF, TENANT_OF};
 use crate::dialect::{Tx, Value};
 use crate::error::StoreError;
 use crate::instant::{from_ms, to_ms};
@@ -106,9 +107,9 @@ async fn healthy(tx: &mut Tx, wanted: &Wanted, of_site: bool) -> Result<Vec<Devi
         "SELECT d.id FROM device d WHERE d.presence = {ONLINE} AND {} AND {} AND {}{site} \
          AND NOT EXISTS (SELECT 1 FROM alert_recent r WHERE r.device_id = d.id AND r.indicator_key = $4 AND r.tenant = $1 AND r.last_at >= $5) \
          AND NOT EXISTS (SELECT 1 FROM alert_stratum x WHERE x.storm_id = $6 AND x.twin = d.id) ORDER BY d.id LIMIT {MAX_CANDIDATES}",
-        is(TENANT, "$1"),
+        is(TENANT_OF, "$1"),
         is(VERSION, "$2"),
-        is(MODEL, "$3"),
+        is(MODEL_OF, "$3"),
     );
     let values = [
         Value::Text(&wanted.tenant),

@@ -12,12 +12,13 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::audit::{self, AuditLine, AuditWhat};
-use super::effective::{HEARD_AT, TENANT_OF, flag};
+use super::effective::{HEARD_AT, flag};
 use super::end::{Among, end_in_scope};
 use super::terms::{Terms, terms_in};
 use super::{COLUMN_COUNT, columns, record, scope_tenant};
 use crate::alerts::catalogue_version;
 use crate::connect::Store;
+use crate::devices::TENANT_OF;
 use crate::dialect::{Batch, Tx, VALUE_BYTES, Value, parcels};
 use crate::error::{MAX_CONFLICT_RETRIES, StoreError, run};
 use crate::instant::{maybe_from_ms, to_ms};

@@ -13,12 +13,11 @@ use super::word;
 use crate::apply::device_id;
 use crate::collections::number;
 use crate::connect::Store;
+use crate::devices::TENANT_OF;
 use crate::dialect::{Batch, Dialect, Row, Tx, VALUE_BYTES, Value, parcels};
 use crate::error::{StoreError, run};
 use crate::instant::maybe_from_ms;
 
-/// The tag that says whose device it is.
-pub(super) const TENANT_OF: &str = "CAST(d.tags->>'tenant' AS text)";
 /// The tag that says where it stands.
 pub(super) const SITE_OF: &str = "CAST(d.tags->>'site' AS text)";
 /// When a device was last heard itself; one that is known from a message the broker kept was heard when that came.

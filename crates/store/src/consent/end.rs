@@ -9,10 +9,11 @@ use muster_wire::{ConsentId, DeviceId, Reason, TaskId, TaskState};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::effective::{SITE_OF, TENANT_OF, effective_in};
+use super::effective::{SITE_OF, effective_in};
 use crate::apply::{attempt_number, device_id, source_list, task_id};
 use crate::claim::ClaimedTask;
 use crate::connect::Store;
+use crate::devices::TENANT_OF;
 use crate::dialect::{Batch, ID_BYTES, Tx, VALUE_BYTES, Value, parcels};
 use crate::error::{StoreError, run};
 use crate::instant::to_ms;

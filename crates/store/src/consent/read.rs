@@ -8,10 +8,11 @@ use muster_wire::http::{ConsentKind, ConsentRecord, ConsentScope, ConsentState, 
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::effective::{HEARD_AT, NEWEST_MATERIAL, SITE_OF, TENANT_OF, effective_in, flag};
+use super::effective::{HEARD_AT, NEWEST_MATERIAL, SITE_OF, effective_in, flag};
 use super::{columns, record, scope_tenant};
 use crate::collections::number;
 use crate::connect::Store;
+use crate::devices::TENANT_OF;
 use crate::dialect::{Row, Tx, Value};
 use crate::error::{StoreError, run};
 use crate::instant::{maybe_from_ms, to_ms};
